@@ -9,7 +9,7 @@ from __future__ import annotations
 
 
 class RequestError(Exception):
-    """Base of all refusals. `status` is the HTTP status, `code` the stable machine-readable name."""
+    """Base of all refusals: `status` is the HTTP status, `code` its stable name for machines."""
 
     status = 400
     code = "bad_request"

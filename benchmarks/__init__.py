@@ -1,0 +1,1 @@
+"""Side-by-side measurements of this project and other servers; `python -m benchmarks`."""

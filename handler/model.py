@@ -1,0 +1,104 @@
+"""The archived network: loaded once, checked, frozen, warmed, and then only called.
+
+Confidence is `softmax(logits)`, the digit is `argmax`; both on the device that serves.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from handler.preprocessing import to_tensor
+
+LABELS: tuple[int | str, ...] = tuple(range(10))
+"""What an answer calls class 0, 1, …: to serve another model, put its class names here."""
+
+CHUNK = 256
+"""Images per call of the network: larger bulk requests are cut, so that activations stay cached."""
+
+
+class ModelError(RuntimeError):
+    """The archive cannot be served; the message says what is wrong with it and what to do."""
+
+
+class DigitModel:
+    """A frozen TorchScript network for float32 [N,1,28,28] in 0..1 to logits float32 [N,10]."""
+
+    def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
+        """Load, check, freeze and warm the network.
+
+        Args:
+            path: the TorchScript file; no class definition is needed.
+            device: where it runs.
+
+        Raises:
+            ModelError: no file, not TorchScript, or another input or output shape.
+        """
+        self.device = torch.device(device)
+        self._network = _load(path, self.device)
+        self._warm()
+
+    def predict(
+        self, images: NDArray[np.uint8] | NDArray[np.float32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Recognise images in MNIST's form.
+
+        Args:
+            images: [N,28,28], uint8 0..255 or float32 0..1, N ≥ 1.
+
+        Returns:
+            Digits, int64 [N], and probabilities, float32 [N,10].
+        """
+        with torch.inference_mode():
+            logits = self._logits(to_tensor(images))
+            digits = logits.argmax(dim=1)
+            return digits.cpu().numpy(), logits.softmax(dim=1).cpu().numpy()
+
+    def _logits(self, batch: torch.Tensor) -> torch.Tensor:
+        if len(batch) <= CHUNK:
+            logits: torch.Tensor = self._network(batch.to(self.device))
+            return logits
+        parts = [batch[i : i + CHUNK] for i in range(0, len(batch), CHUNK)]
+        return torch.cat([self._network(part.to(self.device)) for part in parts])
+
+    def _warm(self) -> None:
+        """Run each batch size class twice: the first runs of a graph profile and compile it."""
+        for size in (1, 2, CHUNK):
+            for _ in range(2):
+                self.predict(np.zeros((size, 28, 28), np.uint8))
+
+
+def _load(path: Path, device: torch.device) -> torch.jit.ScriptModule:
+    if not path.is_file():
+        raise ModelError(f"no model in the archive: expected {path.name}; run `make archive`")
+    with warnings.catch_warnings():
+        # torch deprecates TorchScript, which is the archived format here by decision.
+        warnings.filterwarnings("ignore", message=".*torch.jit.*")
+        try:
+            network = torch.jit.load(str(path), map_location=device).eval()  # type: ignore[no-untyped-call]
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(
+                f"{path.name} is not a TorchScript file: save the model with torch.jit.script"
+            ) from error
+        _check_shapes(network, path.name, device)
+        frozen: torch.jit.ScriptModule = torch.jit.freeze(network)
+        return frozen
+
+
+def _check_shapes(network: torch.jit.ScriptModule, name: str, device: torch.device) -> None:
+    expected = (2, len(LABELS))
+    try:
+        with torch.inference_mode():
+            logits = network(torch.zeros(2, 1, 28, 28, device=device))
+    except RuntimeError as error:
+        raise ModelError(f"{name} does not accept float32 [N,1,28,28]") from error
+    if not isinstance(logits, torch.Tensor) or logits.dtype != torch.float32:
+        raise ModelError(f"{name} must answer float32 logits, got {type(logits).__name__}")
+    if tuple(logits.shape) != expected:
+        raise ModelError(
+            f"{name} must answer logits [N,{len(LABELS)}], got {list(logits.shape)} for two images"
+        )

@@ -1,0 +1,90 @@
+"""What a request may look like, one module a protocol, and the choice between them.
+
+A protocol turns a request into `Decoded`: its images, and a function that writes its answer.
+Nothing here knows TorchServe: a request is its form fields and headers, an answer is bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handler.arrays import Images
+from handler.errors import RequestError
+from handler.model import LABELS
+
+
+class Request(NamedTuple):
+    """One HTTP or gRPC request, as the server hands it over.
+
+    `fields` holds the form fields by name, or the whole body under `body`; `headers` the request
+    headers in the client's casing, and what TorchServe adds to them.
+    """
+
+    fields: Mapping[str, bytes | bytearray]
+    headers: Mapping[str, str]
+
+    @property
+    def is_kserve(self) -> bool:
+        """Whether a KServe address was called (/v1/models/… or /v2/models/…).
+
+        TorchServe tells the path behind /predictions and /explanations in `url_path`, which is
+        missing for the other two; those two can be told apart by the body alone.
+        """
+        return "url_path" not in self.headers
+
+    def header(self, name: str) -> str | None:
+        """The value of header `name` (lower case), whatever casing the client used."""
+        for key, value in self.headers.items():
+            if key.lower() == name:
+                return value
+        return None
+
+
+class Predictions(NamedTuple):
+    """What the model says of one request's images: digits int64 [N], probabilities float32 [N,10].
+
+    The images refused are in `refusals` by index; their digits and probabilities mean nothing.
+    """
+
+    digits: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+    refusals: Mapping[int, RequestError]
+
+    def labels(self) -> list[Any]:
+        """The label of each image, or `{"error": {…}}` in the place of a refused one."""
+        labels: list[Any] = [LABELS[digit] for digit in self.digits.tolist()]
+        for index, refusal in self.refusals.items():
+            labels[index] = refusal.as_dict()
+        return labels
+
+    @property
+    def status(self) -> int:
+        """200 if anything could be predicted, else the status of the first refusal."""
+        if len(self.refusals) < len(self.digits):
+            return 200
+        return self.refusals[0].status
+
+
+class Answer(NamedTuple):
+    """One HTTP answer; `headers` are those beyond `Content-Type`."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: Mapping[str, str] = {}
+
+
+class Decoded(NamedTuple):
+    """A request understood: N ≥ 1 images, and how its answer is written.
+
+    `images` is [N,28,28] in MNIST's form, uint8 0..255 or float32 0..1; an image in `refusals`
+    keeps its place there, so that indices agree.
+    """
+
+    images: Images
+    refusals: Mapping[int, RequestError]
+    encode: Callable[[Predictions], Answer]

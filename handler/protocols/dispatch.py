@@ -1,0 +1,56 @@
+"""Which protocol a request speaks, told from what it carries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from handler.errors import RequestError, Unreadable
+from handler.protocols import Answer, Decoded, Request, openinference, plain, v1
+
+_HEADER_LENGTH = "inference-header-content-length"
+
+
+def decode(request: Request) -> Decoded:
+    """Read a request of any protocol.
+
+    Raises:
+        RequestError: nothing in the request can be predicted.
+    """
+    body = request.fields.get("body")
+    if body is None or len(request.fields) > 1:
+        return plain.decode_form(request)
+    if request.is_kserve:
+        length = request.header(_HEADER_LENGTH)
+        if length is not None:
+            return openinference.decode_binary(body, length)
+        return _decode_json(body)
+    if body[:64].lstrip()[:1] in (b"{", b"["):
+        return _decode_json(body)
+    return plain.decode_body(body)
+
+
+def refuse(request: Request, error: RequestError) -> Answer:
+    """Write a refusal of the whole request in the form of the protocol it speaks.
+
+    The Open Inference Protocol wants a plain string; everything else gets code and message.
+    """
+    if request.is_kserve and b'"instances"' not in request.fields.get("body", b""):
+        return Answer(error.status, orjson.dumps({"error": f"{error.code}: {error.message}"}))
+    return Answer(error.status, orjson.dumps(error.as_dict()))
+
+
+def _decode_json(body: bytes | bytearray) -> Decoded:
+    try:
+        document: Any = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Unreadable(
+            f"expected JSON, got broken JSON at line {error.lineno}, column {error.colno}"
+        ) from error
+    if isinstance(document, dict):
+        if "instances" in document:
+            return v1.decode(document["instances"])
+        if "inputs" in document:
+            return openinference.decode(document)
+    raise Unreadable('expected a JSON object with "instances" or "inputs"')

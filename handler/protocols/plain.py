@@ -1,0 +1,87 @@
+"""The plain form: an encoded image or a `.npy` file as the body or in form fields; JSON back."""
+
+from __future__ import annotations
+
+import orjson
+
+from handler.arrays import NPY_MAGIC, Images, as_images, blank, one_image, parse_npy, stack
+from handler.errors import RequestError, Unreadable
+from handler.model import LABELS
+from handler.preprocessing import prepare_image
+from handler.protocols import Answer, Decoded, Predictions, Request
+
+_SINGLE_FIELDS = ("data", "body")  # the names that TorchServe's own handlers and clients use
+_ONE = [Answer(200, orjson.dumps(label)) for label in LABELS]
+
+
+def decode_body(body: bytes | bytearray) -> Decoded:
+    """Read a body that is one encoded image, or a `.npy` file of one or more images.
+
+    Raises:
+        RequestError: it cannot be read, or none of its images holds a digit.
+    """
+    if body[: len(NPY_MAGIC)] != NPY_MAGIC:
+        return Decoded(prepare_image(body)[None], {}, _encode_one)
+    array = parse_npy(body)
+    images, refusals = as_images(array)
+    if len(refusals) == len(images):
+        raise refusals[0]
+    single = array.shape in ((28, 28), (784,))
+    return Decoded(images, refusals, _encode_one if single else _encode_list)
+
+
+def decode_form(request: Request) -> Decoded:
+    """Read a form: the field `data` or `body` alone is like a body, other fields answer by name.
+
+    Raises:
+        RequestError: no field, or a lone `data` field that cannot be predicted.
+    """
+    fields = request.fields
+    if not fields:
+        raise Unreadable(_explain_no_field(request))
+    if len(fields) == 1 and next(iter(fields)) in _SINGLE_FIELDS:
+        return decode_body(next(iter(fields.values())))
+    images = []
+    refusals: dict[int, RequestError] = {}
+    for index, value in enumerate(fields.values()):
+        try:
+            images.append(decode_single(value))
+        except RequestError as error:
+            refusals[index] = error
+            images.append(blank())
+
+    def encode(predictions: Predictions) -> Answer:
+        answers = dict(zip(fields, predictions.labels(), strict=True))
+        return Answer(predictions.status, orjson.dumps(answers))
+
+    return Decoded(stack(images), refusals, encode)
+
+
+def decode_single(body: bytes | bytearray) -> Images:
+    """Read a body that must hold exactly one image: [1,28,28], uint8 or float32.
+
+    Raises:
+        RequestError: it cannot be read, holds no digit, or more than one image.
+    """
+    if body[: len(NPY_MAGIC)] == NPY_MAGIC:
+        return one_image(parse_npy(body))
+    return prepare_image(body)[None]
+
+
+def _encode_one(predictions: Predictions) -> Answer:
+    return _ONE[int(predictions.digits[0])]
+
+
+def _encode_list(predictions: Predictions) -> Answer:
+    return Answer(predictions.status, orjson.dumps(predictions.labels()))
+
+
+def _explain_no_field(request: Request) -> str:
+    content_type = request.header("content-type") or ""
+    if content_type.startswith("application/x-www-form-urlencoded"):
+        return (
+            "expected an image as the body, got a form: TorchServe drops bodies of type "
+            "application/x-www-form-urlencoded (curl's default for -d and --data-binary); send "
+            "the file with `curl -T digit.png`, `curl -F data=@digit.png` or another content type"
+        )
+    return "expected an image as the body or in a form field, got none"

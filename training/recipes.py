@@ -1,0 +1,31 @@
+"""The recipes by architecture and preset: everything that decides the weights, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from training.augment import Strength
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to train one network."""
+
+    arch: str
+    epochs: int
+    batch_size: int = 128
+    lr: float = 4e-3  # the peak of the one-cycle schedule
+    weight_decay: float = 0.02
+    label_smoothing: float = 0.05
+    seed: int = 0
+    augmentation: Strength | None = None
+
+
+RECIPES = {
+    ("cnn", "default"): Recipe("cnn", epochs=56, augmentation=Strength()),
+    ("cnn", "fast"): Recipe(
+        "cnn", epochs=2, augmentation=Strength(elastic=0.3, stroke=0.1, blur=0.1, ink=0)
+    ),
+    ("mlp", "default"): Recipe("mlp", epochs=12, label_smoothing=0.0),
+    ("mlp", "fast"): Recipe("mlp", epochs=3, label_smoothing=0.0),
+}
