@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import socket
 import subprocess
@@ -36,11 +37,18 @@ def mnist_test() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 @pytest.fixture(scope="session")
-def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model trained by the command that users run, with the preset for the impatient."""
-    path = tmp_path_factory.mktemp("model") / "mnist.pt"
-    command = [sys.executable, "-m", "training", "--preset", "fast", "--output", str(path)]
-    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, timeout=600)
+def model_file() -> Path:
+    """A model trained by the command that users run, with the preset for the impatient.
+
+    Kept between runs until the training code changes: training is deterministic.
+    """
+    sources = sorted((REPOSITORY / "training").glob("*.py"))
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+    path = REPOSITORY / ".cache" / "tests" / digest[:16] / "mnist.pt"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "training", "--preset", "fast", "--output", str(path)]
+        subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, timeout=900)
     return path
 
 

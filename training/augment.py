@@ -26,8 +26,8 @@ class Strength:
     slant: float = 0.25  # horizontal shear per unit of height, ± uniform
     scale: float = 0.12  # log of the size, ± uniform
     aspect: float = 0.12  # log of width over height, ± uniform
-    shift: float = 2.0  # pixels, ± uniform: a normalised digit sits near the centre
-    elastic: float = 0.5  # pixels, standard deviation of the displacement's control points
+    shift: float = 1.5  # pixels, ± uniform: a normalised digit sits near the centre
+    elastic: float = 0.45  # pixels, standard deviation of the displacement's control points
     stroke: float = 0.2  # how far towards one pixel thicker or thinner
     blur: float = 0.3  # how far towards the mean of 3×3 pixels
     ink: float = 0.1  # share of the contrast that may be missing

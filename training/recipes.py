@@ -14,15 +14,15 @@ class Recipe:
     arch: str
     epochs: int
     batch_size: int = 128
-    lr: float = 4e-3  # the peak of the one-cycle schedule
+    lr: float = 6e-3  # the peak of the one-cycle schedule
     weight_decay: float = 0.02
-    label_smoothing: float = 0.05
+    label_smoothing: float = 0.1
     seed: int = 0
     augmentation: Strength | None = None
 
 
 RECIPES = {
-    ("cnn", "default"): Recipe("cnn", epochs=56, augmentation=Strength()),
+    ("cnn", "default"): Recipe("cnn", epochs=40, augmentation=Strength()),
     ("cnn", "fast"): Recipe(
         "cnn", epochs=2, augmentation=Strength(elastic=0.3, stroke=0.1, blur=0.1, ink=0)
     ),
