@@ -7,6 +7,7 @@ are written once: integers count 0..255, floats 0..1.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -51,11 +52,11 @@ def parse_npy(body: bytes | bytearray) -> NDArray[Any]:
         ) from error
     if dtype.hasobject:
         raise Unreadable("expected a .npy file of numbers, got pickled objects (never loaded)")
-    count = 1
-    for side in shape:
-        count *= side
+    if not all(type(side) is int and side >= 0 for side in shape):
+        raise Unreadable("expected a .npy shape of whole numbers")
+    count = math.prod(shape)
     expected, got = count * dtype.itemsize, len(body) - header.tell()
-    if min(shape, default=0) < 0 or got < expected:
+    if got < expected:
         raise Unreadable(f"expected {expected} bytes after the .npy header, got {got}")
     if count == 0:
         return np.zeros(shape, dtype)

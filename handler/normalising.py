@@ -2,10 +2,17 @@
 
 MNIST's makers (LeCun, Cortes, Burges, http://yann.lecun.com/exdb/mnist) scaled each scanned
 digit to fit 20×20 pixels, anti-aliased and with its aspect kept, and placed it so that its
-centre of mass lies at the centre of 28×28. Before that can be done here, the ink has to be found.
+centre of mass lies at the centre of 28×28. Before that can be done, the ink has to be found:
+
+- `_tone`: colours to one channel in which ink and ground differ most, the ground light;
+- `_look`: the ground flattened, so that only ink remains, and of that only the digit;
+- `_look` again, closer, where the digit is small in its picture;
+- `_fit` and `_place`: MNIST's box, stroke and centre.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -14,34 +21,43 @@ from numpy.typing import NDArray
 from handler.decoding import Pixels
 from handler.errors import NoDigit
 
-Float = NDArray[np.float32]
-
 SIDE = 28
 BOX = 20
 # Sub-pixels per pixel of the result: a quarter of a pixel is as fine as a stroke needs.
 FINE = 4
-# Longest side at which ink is looked for; a stroke of 1/100 of it is still 2 pixels wide.
-WORK_SIDE = 224
+# Longest side at which ink is looked for: a digit of 1/10 of a page is still 24 pixels high.
+VIEW_SIDE = 240
 # A tiny image is enlarged to this first, so that strokes are several pixels wide.
-TINY_SIDE = 84
+TINY_SIDE = 96
+# Nothing narrower than this share of the picture is ground: strokes are, shadows, table edges
+# and the falling-off of light are not. The wide one is for bold digits that fill the picture.
+NARROW, WIDE = 1 / 6, 1 / 2
+# Least contrast of ink, of 255: what a hard pencil leaves on grey paper.
+LEAST_CONTRAST = 10
+# Ink must exceed the ground's own unevenness so many times; noise alone reaches about 3.
+LEAST_CLARITY = 4.5
+# Stroke width in pixels of the result that the strokes of MNIST itself lie between.
+THINNEST, WIDEST = 1.8, 4.6
+
+
+@dataclass(frozen=True)
+class Digit:
+    """What `_look` found: ink strength 0..255, zero outside the digit, and the digit's box."""
+
+    ink: Pixels
+    box: tuple[int, int, int, int]  # x, y, width, height
 
 
 def has_strict_form(image: Pixels) -> bool:
     """Whether uint8 [28, 28] is as MNIST's own: black ground, full contrast, boxed and centred."""
-    ring = (
-        int(image[0].sum())
-        + int(image[-1].sum())
-        + int(image[:, 0].sum())
-        + int(image[:, -1].sum())
-    )
-    if ring > 9 * 112 or image.max() < 250:
+    edges = (image[0], image[-1], image[:, 0], image[:, -1])
+    if sum(int(edge.sum()) for edge in edges) > 9 * 112 or image.max() < 250:
         return False
     moments = cv2.moments(image)
     mass = moments["m00"]
-    if not 5000 <= mass <= 80_000:
+    if not 5000 <= mass <= 90_000:
         return False
-    centre = (moments["m10"] / mass, moments["m01"] / mass)
-    if not all(13.4 <= c <= 14.6 for c in centre):
+    if not all(13.4 <= moments[axis] / mass <= 14.6 for axis in ("m10", "m01")):
         return False
     _, _, width, height = cv2.boundingRect((image > 24).astype(np.uint8))
     return 18 <= max(width, height) <= 21
@@ -54,104 +70,233 @@ def normalise(pixels: Pixels) -> Pixels:
     Raises NoDigit where nothing legible stands.
     """
     if pixels.shape[:2] == (SIDE, SIDE):
-        grey = _grey(pixels)
-        for candidate in (grey, 255 - grey):
+        plain = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+        for candidate in (plain, 255 - plain):
             if has_strict_form(candidate):
-                return candidate
-    small = _resize_to(pixels, WORK_SIDE)
-    tone = _grey(small)
-    if max(tone.shape) < TINY_SIDE:
-        k = -(-TINY_SIDE // max(tone.shape))
-        tone = cv2.resize(tone, None, fx=k, fy=k, interpolation=cv2.INTER_CUBIC)
-    if _ground_is_dark(tone):
-        tone = 255 - tone
-    ink = _ink(tone)
-    ink = _digit(ink)
-    return _place(_fit(ink))
+                return candidate.astype(np.uint8)
+    view, scale = _resized(pixels, VIEW_SIDE)
+    tone, axis = _tone(view)
+    digit = _look(tone, closer=False)
+    x, y, w, h = digit.box
+    margin = 0.4 * max(w, h)
+    height, width = tone.shape
+    if max(w, h) + 2 * margin < 0.8 * max(height, width):
+        left, top = max(0, round((x - margin) / scale)), max(0, round((y - margin) / scale))
+        right, bottom = round((x + w + margin) / scale), round((y + h + margin) / scale)
+        near, _ = _resized(pixels[top:bottom, left:right], VIEW_SIDE // 2)
+        digit = _look(axis.apply(near), closer=True)
+    return _place(_fit(digit))
 
 
-def _resize_to(pixels: Pixels, side: int) -> Pixels:
+def _resized(pixels: Pixels, side: int) -> tuple[Pixels, float]:
+    """Brought to at most `side` and at least TINY_SIDE pixels; and the factor."""
+    longest = max(pixels.shape[:2])
+    if longest > side:
+        scale = side / longest
+        how = cv2.INTER_AREA
+    elif longest < TINY_SIDE:
+        scale = float(-(-TINY_SIDE // longest))
+        how = cv2.INTER_CUBIC
+    else:
+        return pixels, 1.0
     h, w = pixels.shape[:2]
-    k = side / max(h, w)
-    if k >= 1:
-        return pixels
-    size = (max(1, round(w * k)), max(1, round(h * k)))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    size = (max(1, round(w * scale)), max(1, round(h * scale)))
+    return cv2.resize(pixels, size, interpolation=how).astype(np.uint8), scale
 
 
-def _grey(pixels: Pixels) -> Pixels:
-    if pixels.ndim == 2:
-        return pixels
-    return cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.uint8)
+@dataclass(frozen=True)
+class Axis:
+    """The direction in colour along which ink and ground differ, pointing towards the ground."""
+
+    weights: tuple[float, ...]
+    offset: float
+
+    def apply(self, pixels: Pixels) -> Pixels:
+        """uint8 [H, W], the ground light."""
+        if pixels.ndim == 2:
+            return pixels if self.weights[0] > 0 else cv2.bitwise_not(pixels).astype(np.uint8)
+        matrix = np.array([[*self.weights, self.offset]], np.float32)
+        return cv2.transform(pixels, matrix).astype(np.uint8)
+
+
+def _tone(view: Pixels) -> tuple[Pixels, Axis]:
+    """One channel in which ink and ground differ most, the ground light.
+
+    Of colours, the axis along which neighbouring pixels differ most (the first principal
+    component of the picture less its blur): blue ink on white lies on one, and so do red on
+    green of the same brightness. Slow changes of light and colour have no part in it.
+    """
+    if view.ndim == 2:
+        axis = Axis((1.0,), 0.0)
+    else:
+        small = cv2.resize(view, (64, 64), interpolation=cv2.INTER_AREA).astype(np.float32)
+        detail = (small - cv2.blur(small, (15, 15))).reshape(-1, 3)
+        _, vectors = np.linalg.eigh(detail.T @ detail)
+        main = vectors[:, 2] * (1 if vectors[:, 2].sum() >= 0 else -1)
+        low, high = np.minimum(main, 0).sum(), np.maximum(main, 0).sum()
+        main = main / (high - low)
+        axis = Axis(tuple(main.tolist()), -255 * float(np.minimum(main, 0).sum()))
+    tone = axis.apply(view)
+    if not _ground_is_dark(tone):
+        return tone, axis
+    axis = Axis(tuple(-w for w in axis.weights), 255 - axis.offset)
+    return axis.apply(view), axis
 
 
 def _ground_is_dark(tone: Pixels) -> bool:
-    t = tone.astype(np.float32)
-    spread = float(t.std())
-    if spread < 1:
+    """Polarity, told by the ground and not by the ink.
+
+    Whatever is narrow, dark or light, is set aside, and the ground continued beneath it from
+    around; ink is what then differs from it (the inside of a 0 does not). Where nearly all is
+    narrow, as in a tight crop of a bold digit, the border and the larger share decide.
+    """
+    small, _ = _resized(tone, 96)
+    k = _odd(NARROW * max(small.shape))
+    kernel = np.ones((k, k), np.uint8)
+    dark = cv2.morphologyEx(small, cv2.MORPH_BLACKHAT, kernel)
+    light = cv2.morphologyEx(small, cv2.MORPH_TOPHAT, kernel)
+    narrow = cv2.max(dark, light)
+    peak = int(narrow.max())
+    if peak < LEAST_CONTRAST / 2 and int(small.max()) - int(small.min()) < LEAST_CONTRAST:
         raise NoDigit("the image is blank: expected one digit in it")
-    z = (t - t.mean()) / spread
+    _, aside = cv2.threshold(narrow, 0.3 * peak, 1, cv2.THRESH_BINARY)
+    aside = cv2.dilate(aside, np.ones((3, 3), np.uint8))
+    z = small.astype(np.float32)
+    if aside.mean() < 0.4:
+        known = (1 - aside).astype(np.float32)
+        n = 2 * k + 1
+        ground = cv2.blur(z * known, (n, n)) / (cv2.blur(known, (n, n)) + 1e-6)
+        rest = (z - ground)[aside > 0]
+        return bool((rest * np.abs(rest)).sum() > 0)
+    z = (z - z.mean()) / (z.std() + 1e-6)
     ring = np.concatenate([z[0], z[-1], z[:, 0], z[:, -1]]).mean()
     return bool(ring - float((z**3).mean()) / 2 < 0)
 
 
-def _ink(tone: Pixels) -> Pixels:
-    """Ink strength 0..255 of dark ink on light ground."""
-    k = max(tone.shape) // 2 | 1
-    ground = cv2.morphologyEx(cv2.medianBlur(tone, 3), cv2.MORPH_CLOSE, np.ones((k, k), np.uint8))
-    ground = cv2.blur(ground, (k // 4 | 1, k // 4 | 1))
-    ink = cv2.divide(cv2.subtract(ground, tone), ground, scale=255)
-    return ink.astype(np.uint8)
+def _odd(size: float) -> int:
+    return max(3, int(size) | 1)
 
 
-def _digit(ink: Pixels) -> Pixels:
+def _look(tone: Pixels, *, closer: bool) -> Digit:
+    """Find the digit in a picture of dark ink on light ground."""
+    tone = cv2.medianBlur(tone, 3).astype(np.uint8) if min(tone.shape) >= TINY_SIDE else tone
+    best = None
+    for width in (WIDE, NARROW):
+        ink = _ink(tone, width)
+        mask = _mask(ink, closer)
+        ring = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean() / 255
+        if best is None or ring < 0.5 * best[0]:
+            best = (ring, ink, mask)
+        if ring < 0.02:
+            break
+    assert best is not None
+    _, ink, mask = best
+    return _digit(ink, mask)
+
+
+def _ink(tone: Pixels, width: float) -> Pixels:
+    """How much darker each pixel is than its ground, 0..255: light and shadow divided out."""
+    k = _odd(width * max(tone.shape))
+    ground = cv2.morphologyEx(tone, cv2.MORPH_CLOSE, np.ones((k, k), np.uint8))
+    ground = cv2.max(cv2.blur(ground, (5, 5)), 1)
+    return cv2.subtract(255, cv2.divide(tone, ground, scale=255)).astype(np.uint8)
+
+
+def _mask(ink: Pixels, closer: bool) -> Pixels:
+    base, peak = np.percentile(ink, (30, 99.7))
+    if peak < LEAST_CONTRAST or peak < LEAST_CLARITY * base:
+        return np.zeros_like(ink)
     level, mask = cv2.threshold(ink, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    ground = ink[mask == 0]
-    strong = ink[mask > 0]
-    if not len(strong) or strong.mean() - ground.mean() < max(8, 3.5 * ground.std()):
-        raise NoDigit("nothing in the image stands out from its ground: expected one digit")
-    r = max(1, max(ink.shape) // 60)
+    level = float(np.clip(level, base + 0.3 * (peak - base), base + 0.6 * (peak - base)))
+    _, mask = cv2.threshold(ink, level, 255, cv2.THRESH_BINARY)
+    return mask.astype(np.uint8)
+
+
+def _digit(ink: Pixels, mask: Pixels) -> Digit:
+    height, width = mask.shape
+    r = max(1, max(mask.shape) // 60)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * r + 1, 2 * r + 1))
-    n, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.dilate(mask, kernel))
-    area = stats[:, cv2.CC_STAT_AREA].astype(float)
-    area[0] = 0
-    main = int(area.argmax())
-    keep = area > 0.06 * area[main]
-    keep[0] = False
-    soft = cv2.LUT(
-        ink, _levels(float(np.percentile(strong, 60)), float(ground.mean() + 2 * ground.std()))
-    )
-    return np.where(keep[labels], soft, 0).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.dilate(mask, kernel))
+    if count < 2:
+        raise NoDigit("nothing in the image stands out from its ground: expected one digit")
+    x, y, w, h, area = stats.T
+    touches = (x <= r) | (y <= r) | (x + w >= width - r) | (y + h >= height - r)
+    long = np.maximum(w, h) / max(width, height)
+    mass = np.bincount(labels.ravel(), mask.ravel(), minlength=count) / 255
+    mass[0] = 0
+    inside = np.where(touches, 0, mass)
+    main = int(mass.argmax())
+    if inside.max() > 0 and long[inside.argmax()] > 0.08 and inside.max() > 0.03 * mass.max():
+        main = int(inside.argmax())
+    keep = (mass > 0.05 * mass[main]) & (~touches | touches[main])
+    keep[main] = True
+    if max(w[main], h[main]) - 2 * r < 0.04 * max(width, height):
+        raise NoDigit("only specks stand out from the ground: expected one digit")
+    strong = ink[(mask > 0) & keep[labels]]
+    base = float(np.median(ink[mask == 0])) if (mask == 0).any() else 0.0
+    high = float(np.percentile(strong, 60))
+    low = base + 0.15 * (high - base)
+    soft = cv2.LUT(ink, _levels(low, high - 0.12 * (high - base)))
+    soft = np.where(keep[labels], soft, 0).astype(np.uint8)
+    return Digit(soft, tuple(cv2.boundingRect((soft > 64).astype(np.uint8))))
 
 
-def _levels(high: float, low: float) -> Pixels:
-    low = min(low, high * 0.4)
-    return np.clip((np.arange(256) - low) * (255 / (high - low)), 0, 255).astype(np.uint8)
+def _levels(low: float, high: float) -> Pixels:
+    return np.clip((np.arange(256) - low) * (255 / max(high - low, 1)), 0, 255).astype(np.uint8)
 
 
-def _fit(ink: Pixels) -> Pixels:
-    """Scale the ink's box to BOX·FINE and bring the stroke near MNIST's width."""
-    x, y, w, h = cv2.boundingRect((ink > 50).astype(np.uint8))
-    crop = ink[y : y + h, x : x + w]
-    goal = BOX * FINE
-    k = goal / max(h, w)
+def _fit(digit: Digit) -> Pixels:
+    """The digit's box at FINE sub-pixels, its stroke brought near MNIST's width."""
+    x, y, w, h = digit.box
+    crop = digit.ink[y : y + h, x : x + w]
+    fine = _scaled(crop, BOX * FINE)
+    stroke = _stroke_width(fine)
+    change = round(float(np.clip(stroke, THINNEST * FINE, WIDEST * FINE)) - stroke)
+    if change == 0:
+        return fine
+    fine = _scaled(crop, BOX * FINE - change)
+    n = abs(change)
+    pen = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (n + 1, n + 1))
+    if change > 0:
+        return cv2.dilate(cv2.copyMakeBorder(fine, n, n, n, n, cv2.BORDER_CONSTANT), pen)[
+            n // 2 : -(n // 2) or None, n // 2 : -(n // 2) or None].astype(np.uint8)
+    return cv2.erode(fine, pen, borderValue=0).astype(np.uint8)
+
+
+def _scaled(crop: Pixels, side: int) -> Pixels:
+    h, w = crop.shape
+    k = side / max(h, w)
     size = (max(1, round(w * k)), max(1, round(h * k)))
-    crop = cv2.resize(crop, size, interpolation=cv2.INTER_AREA if k < 1 else cv2.INTER_LINEAR)
-    return crop.astype(np.uint8)
+    how = cv2.INTER_AREA if k < 1 else cv2.INTER_LINEAR
+    return cv2.resize(crop, size, interpolation=how).astype(np.uint8)
+
+
+def _stroke_width(fine: Pixels) -> float:
+    """Mean width of the strokes, in pixels: four times a stroke's mean distance to its edge."""
+    mask = cv2.copyMakeBorder((fine > 127).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
+    distance = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
+    area = cv2.countNonZero(mask)
+    return 4 * float(distance.sum()) / max(area, 1) - 1
 
 
 def _place(fine: Pixels) -> Pixels:
+    """Anti-aliased to pixels, at full contrast, the centre of mass at the centre."""
+    ys, xs = np.flatnonzero(fine.max(1) > 64), np.flatnonzero(fine.max(0) > 64)
+    if not len(ys):
+        raise NoDigit("nothing in the image stands out from its ground: expected one digit")
+    fine = fine[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
+    fine = _scaled(fine, BOX * FINE)
     h, w = fine.shape
     rows, columns = -(-h // FINE), -(-w // FINE)
-    padded = np.zeros((rows * FINE, columns * FINE), np.uint8)
     top, left = (rows * FINE - h) // 2, (columns * FINE - w) // 2
-    padded[top : top + h, left : left + w] = fine
-    box = cv2.resize(padded, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
+    fine = cv2.copyMakeBorder(
+        fine, top, rows * FINE - h - top, left, columns * FINE - w - left, cv2.BORDER_CONSTANT
+    ).astype(np.uint8)
+    box = cv2.resize(fine, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32)
     box = np.minimum(box * (255 / box.max()), 255)
     m = cv2.moments(box)
-    cx, cy = m["m10"] / m["m00"], m["m01"] / m["m00"]
-    x = int(np.clip(round(SIDE / 2 - 0.5 - cx + 0.5), 0, SIDE - columns))
-    y = int(np.clip(round(SIDE / 2 - 0.5 - cy + 0.5), 0, SIDE - rows))
+    x = int(np.clip(round(SIDE / 2 - m["m10"] / m["m00"]), 0, SIDE - columns))
+    y = int(np.clip(round(SIDE / 2 - m["m01"] / m["m00"]), 0, SIDE - rows))
     image = np.zeros((SIDE, SIDE), np.uint8)
     image[y : y + rows, x : x + columns] = np.rint(box)
     return image

@@ -2,9 +2,10 @@
 
 python -m training.cost model_store/mlp.pt model_store/mnist.pt
 
-The first model is the yardstick. The models take turns in short rounds, and each is given the
-median of its rounds, so that whatever else the machine does falls on all of them alike. A round
-is several batches, so that each model finds its weights in the cache, as on a busy server.
+The first model is the yardstick. Processor time is counted, not the clock's, the models take
+turns in short rounds, and each is given the median of its rounds: whatever else the machine does
+disturbs little, and all of them alike. A round is several batches, so that each model finds its
+weights in the cache, as on a busy server.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ BATCHES = 20  # in one round
 
 
 def seconds_per_image(contents: Sequence[bytes], rounds: int = ROUNDS) -> list[float]:
-    """Return for each TorchScript file's content the seconds that an image takes."""
+    """Return for each TorchScript file's content the processor seconds per image."""
     models = [export.freeze(export.from_bytes(content)) for content in contents]
     images = torch.rand(BATCH, 1, 28, 28)
     times: list[list[float]] = [[] for _ in models]
@@ -36,11 +37,11 @@ def seconds_per_image(contents: Sequence[bytes], rounds: int = ROUNDS) -> list[f
         with torch.inference_mode():
             for number in range(rounds + 1):
                 for model, record in zip(models, times, strict=True):
-                    started = time.perf_counter()
+                    started = time.thread_time()
                     for _ in range(BATCHES):
                         model(images)
                     if number:  # the first round profiles and compiles the graph
-                        record.append(time.perf_counter() - started)
+                        record.append(time.thread_time() - started)
     finally:
         torch.set_num_threads(threads)
     return [statistics.median(record) / (BATCHES * BATCH) for record in times]

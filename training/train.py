@@ -120,4 +120,4 @@ def predict(model: nn.Module, images: torch.Tensor) -> npt.NDArray[np.float32]:
 def _progress(title: str, steps: int) -> tqdm[NoReturn]:
     # In a log file, where a bar cannot redraw itself, one line per epoch is enough.
     interval = 0.2 if sys.stderr.isatty() else float("inf")
-    return tqdm(total=steps, desc=title, unit="batch", mininterval=interval)
+    return tqdm(total=steps, desc=title, unit="batch", mininterval=interval, delay=0.1)

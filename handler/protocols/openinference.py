@@ -6,6 +6,7 @@ extensions for binary tensor data and classification.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -101,7 +102,7 @@ def _decode_input(inputs: Any, tensors: memoryview) -> Images:
     datatype = tensor.get("datatype")
     if datatype == "BYTES":
         return _decode_encoded_images(shape, tensor.get("data"), raw)
-    if datatype not in _DTYPES:
+    if not isinstance(datatype, str) or datatype not in _DTYPES:
         raise Unreadable('expected "datatype" to be "UINT8", "FP32" or "BYTES"')
     array = _decode_tensor(shape, _DTYPES[datatype], tensor.get("data"), raw)
     images, refusals = as_images(array)
@@ -113,9 +114,7 @@ def _decode_input(inputs: Any, tensors: memoryview) -> Images:
 def _decode_tensor(
     shape: list[int], dtype: np.dtype[Any], data: Any, raw: memoryview | None
 ) -> NDArray[Any]:
-    count = 1
-    for side in shape:
-        count *= side
+    count = math.prod(shape)
     if raw is not None:
         if count * dtype.itemsize != len(raw):
             raise InvalidShape(

@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from handler.preprocessing import to_tensor
 from training import __main__ as cli
-from training import export
+from training import cost, export, summary
 from training.augment import Strength, augment
 from training.calibrate import find_temperature, fold_temperature
 from training.data import read_mnist
@@ -204,3 +204,33 @@ def test_wrong_arguments_fail_before_training(
     with pytest.raises(SystemExit, match="2"):
         cli.main(arguments)
     assert message in capsys.readouterr().err
+
+
+def test_summary_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = []
+    for seed, share in enumerate([0.996, 0.997, 0.998]):
+        record = {
+            "seed": seed,
+            "test_accuracy": share,
+            "expected_calibration_error": 0.002,
+            "temperature": 0.5,
+        }
+        paths.append(tmp_path / f"{seed}.json")
+        paths[-1].write_text(json.dumps(record))
+    assert summary.main([str(path) for path in paths]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == "| 0 | 99.60% | 40 | 0.20% | 0.50 |"
+    assert lines[-1] == "| **3 runs** | **99.700 % ± 0.100** | 30.0 | 0.20% | |"
+    assert summary.main([str(tmp_path / "none.json")]) == 1
+
+
+def test_cost_is_measured_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = []
+    for arch, build in ARCHITECTURES.items():
+        paths.append(str(tmp_path / f"{arch}.pt"))
+        Path(paths[-1]).write_bytes(export.to_bytes(export.fold_batch_norm(build())))
+    cnn, mlp = cost.seconds_per_image([Path(path).read_bytes() for path in paths], rounds=3)
+    assert 0 < mlp < cnn
+    assert cost.main(paths) == 0
+    assert capsys.readouterr().out.count("µs per image") == 2
+    assert cost.main([str(tmp_path / "none.pt")]) == 1
