@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from handler.explain import Attribution, integrated_gradients
 from handler.preprocessing import to_tensor
 
 LABELS: tuple[int | str, ...] = tuple(range(10))
@@ -57,6 +58,15 @@ class DigitModel:
             logits = self._logits(to_tensor(images))
             digits = logits.argmax(dim=1)
             return digits.cpu().numpy(), logits.softmax(dim=1).cpu().numpy()
+
+    def explain(self, image: NDArray[np.uint8] | NDArray[np.float32], target: int) -> Attribution:
+        """Attribute the logit of class `target` to the pixels of one image.
+
+        Args:
+            image: [1,28,28], uint8 0..255 or float32 0..1.
+            target: the class to explain.
+        """
+        return integrated_gradients(self._network, to_tensor(image).to(self.device), target)
 
     def _logits(self, batch: torch.Tensor) -> torch.Tensor:
         if len(batch) <= CHUNK:

@@ -36,6 +36,8 @@ NARROW, WIDE = 1 / 6, 1 / 2
 LEAST_CONTRAST = 10
 # Ink must exceed the ground's own unevenness so many times; noise alone reaches about 3.
 LEAST_CLARITY = 4.5
+# Ink reaches this share of its contrast within 5 pixels of a view; shadows take far longer.
+SHARP = 0.3
 # Stroke width in pixels of the result that the strokes of MNIST itself lie between.
 THINNEST, WIDEST = 1.8, 4.6
 
@@ -75,9 +77,11 @@ def normalise(pixels: Pixels) -> Pixels:
             if has_strict_form(candidate):
                 return candidate.astype(np.uint8)
     view, scale = _resized(pixels, VIEW_SIDE)
+    view, left0, top0 = _without_frame(view)
     tone, axis = _tone(view)
-    digit = _look(tone, closer=False)
+    digit = _look(tone, closer=False, tiny=max(pixels.shape[:2]) < 24, grainy=scale < 0.5)
     x, y, w, h = digit.box
+    x, y = x + left0, y + top0
     margin = 0.4 * max(w, h)
     height, width = tone.shape
     if max(w, h) + 2 * margin < 0.8 * max(height, width):
@@ -102,6 +106,31 @@ def _resized(pixels: Pixels, side: int) -> tuple[Pixels, float]:
     h, w = pixels.shape[:2]
     size = (max(1, round(w * scale)), max(1, round(h * scale)))
     return cv2.resize(pixels, size, interpolation=how).astype(np.uint8), scale
+
+
+def _without_frame(view: Pixels) -> tuple[Pixels, int, int]:
+    """Cut off what surrounds the page on all sides: a table, a scan's black border, a frame.
+
+    It is the border, yet the smaller part of the picture, and inside it there is a ring without
+    it (no digit fills a ring). Returns the page and its left and top in `view`.
+    """
+    height, width = view.shape[:2]
+    small = cv2.resize(view, (64, 64), interpolation=cv2.INTER_AREA)
+    grey = small if small.ndim == 2 else cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    _, light = cv2.threshold(grey, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    outer = _ring_share(light, 0)
+    if not (outer < 0.1 and light.mean() > 0.5) and not (outer > 0.9 and light.mean() < 0.5):
+        return view, 0, 0
+    for depth in range(1, 20):
+        if abs(_ring_share(light, depth) - outer) > 0.9:
+            x, y = -(-(depth + 1) * width // 64), -(-(depth + 1) * height // 64)
+            return np.ascontiguousarray(view[y : height - y, x : width - x]), x, y
+    return view, 0, 0
+
+
+def _ring_share(mask: Pixels, depth: int) -> float:
+    part = mask[depth : len(mask) - depth, depth : len(mask) - depth]
+    return float(np.concatenate((part[0], part[-1], part[:, 0], part[:, -1])).mean())
 
 
 @dataclass(frozen=True)
@@ -177,39 +206,98 @@ def _odd(size: float) -> int:
     return max(3, int(size) | 1)
 
 
-def _look(tone: Pixels, *, closer: bool) -> Digit:
+def _look(tone: Pixels, *, closer: bool, tiny: bool = False, grainy: bool = False) -> Digit:
     """Find the digit in a picture of dark ink on light ground."""
-    tone = cv2.medianBlur(tone, 3).astype(np.uint8) if min(tone.shape) >= TINY_SIDE else tone
-    best = None
-    for width in (WIDE, NARROW):
-        ink = _ink(tone, width)
-        mask = _mask(ink, closer)
-        ring = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean() / 255
-        if best is None or ring < 0.5 * best[0]:
-            best = (ring, ink, mask)
-        if ring < 0.02:
-            break
-    assert best is not None
-    _, ink, mask = best
+    if grainy:
+        tone = cv2.GaussianBlur(tone, (3, 3), 0).astype(np.uint8)
+    ink, mask, clarity = _masked(_ink_wide(tone, tiny), closer)
+    if not tiny and not (_is_sharp(ink, mask) and _border_share(mask) < 0.02):
+        narrow = _masked(_ink_narrow(tone), closer)
+        if (
+            not _is_sharp(ink, mask)
+            or _is_thick(mask)
+            or _border_share(narrow[1]) < 0.5 * _border_share(mask)
+        ):
+            ink, mask, clarity = narrow
+    mask = _without_lines(mask)
+    if clarity < LEAST_CLARITY:
+        raise NoDigit("nothing in the image stands out from its ground: expected one digit")
     return _digit(ink, mask)
 
 
-def _ink(tone: Pixels, width: float) -> Pixels:
+def _is_sharp(ink: Pixels, mask: Pixels) -> bool:
+    """Ink has edges; shadow, vignette and the falling-off of light fade."""
+    edge = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+    step = cv2.morphologyEx(ink, cv2.MORPH_GRADIENT, np.ones((5, 5), np.uint8))
+    contrast = cv2.mean(ink, mask)[0] - cv2.mean(ink, cv2.bitwise_not(mask))[0]
+    return bool(cv2.mean(step, edge)[0] > SHARP * contrast)
+
+
+def _is_thick(mask: Pixels) -> bool:
+    """Whether something is wider than a pen's stroke could be in this picture."""
+    return float(cv2.distanceTransform(mask, cv2.DIST_L2, 3).max()) > 0.15 * max(mask.shape)
+
+
+def _without_lines(mask: Pixels) -> Pixels:
+    """Without what runs from side to side and is thin: ruled lines, squared paper, folds."""
+    for turned in (False, True):
+        part = np.ascontiguousarray(mask.T) if turned else mask
+        height, width = part.shape
+        runs = cv2.morphologyEx(part, cv2.MORPH_OPEN, np.ones((1, max(9, width // 8)), np.uint8))
+        if not runs.any():
+            continue
+        joined = cv2.dilate(runs, np.ones((3, 5), np.uint8))
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(joined)
+        long = (stats[:, cv2.CC_STAT_WIDTH] > 0.85 * width) & (
+            stats[:, cv2.CC_STAT_AREA] < 0.06 * height * stats[:, cv2.CC_STAT_WIDTH]
+        )
+        long[0] = False
+        if long.any():
+            lines = long[labels]
+            rest = np.where(lines, 0, part).astype(np.uint8)
+            bridge = cv2.morphologyEx(rest, cv2.MORPH_CLOSE, np.ones((9, 1), np.uint8))
+            part = np.where(lines, bridge & part, rest)
+            mask = np.ascontiguousarray(part.T) if turned else part
+    return mask
+
+
+def _border_share(mask: Pixels) -> float:
+    edges = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
+    return float(np.concatenate(edges).mean()) / 255
+
+
+def _ink_wide(tone: Pixels, tiny: bool = False) -> Pixels:
+    """Ink of any width; right where the light is even."""
+    k = _odd((1 if tiny else WIDE) * max(tone.shape))
+    return _against(tone, cv2.morphologyEx(tone, cv2.MORPH_CLOSE, np.ones((k, k), np.uint8)))
+
+
+def _ink_narrow(tone: Pixels) -> Pixels:
+    """Ink narrower than light and shadow; the picture goes on beyond its edges as it ends there."""
+    k = _odd(NARROW * max(tone.shape))
+    edge = cv2.copyMakeBorder(cv2.blur(tone, (5, 5)), k, k, k, k, cv2.BORDER_REPLICATE)
+    mirrored = cv2.copyMakeBorder(tone, k, k, k, k, cv2.BORDER_REFLECT)
+    wider = cv2.subtract(cv2.addWeighted(edge, 2, mirrored, -1, 0), 0)
+    wider[k:-k, k:-k] = tone
+    ground = cv2.morphologyEx(wider, cv2.MORPH_CLOSE, np.ones((k, k), np.uint8))
+    return _against(tone, ground[k:-k, k:-k])
+
+
+def _against(tone: Pixels, ground: Pixels) -> Pixels:
     """How much darker each pixel is than its ground, 0..255: light and shadow divided out."""
-    k = _odd(width * max(tone.shape))
-    ground = cv2.morphologyEx(tone, cv2.MORPH_CLOSE, np.ones((k, k), np.uint8))
-    ground = cv2.max(cv2.blur(ground, (5, 5)), 1)
+    ground = cv2.max(ground, 1)
     return cv2.subtract(255, cv2.divide(tone, ground, scale=255)).astype(np.uint8)
 
 
-def _mask(ink: Pixels, closer: bool) -> Pixels:
-    base, peak = np.percentile(ink, (30, 99.7))
-    if peak < LEAST_CONTRAST or peak < LEAST_CLARITY * base:
-        return np.zeros_like(ink)
-    level, mask = cv2.threshold(ink, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+def _masked(ink: Pixels, closer: bool) -> tuple[Pixels, Pixels, float]:
+    """The ink with its mask (0 or 255), and how many times it exceeds the ground's unevenness."""
+    base, peak = np.percentile(ink, (30, 99.5 if closer else 99.9))
+    if peak < LEAST_CONTRAST:
+        return ink, np.zeros_like(ink), 0.0
+    level, _ = cv2.threshold(ink, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     level = float(np.clip(level, base + 0.3 * (peak - base), base + 0.6 * (peak - base)))
     _, mask = cv2.threshold(ink, level, 255, cv2.THRESH_BINARY)
-    return mask.astype(np.uint8)
+    return ink, mask.astype(np.uint8), float(peak / max(base, 1))
 
 
 def _digit(ink: Pixels, mask: Pixels) -> Digit:
@@ -222,8 +310,15 @@ def _digit(ink: Pixels, mask: Pixels) -> Digit:
     x, y, w, h, area = stats.T
     touches = (x <= r) | (y <= r) | (x + w >= width - r) | (y + h >= height - r)
     long = np.maximum(w, h) / max(width, height)
-    mass = np.bincount(labels.ravel(), mask.ravel(), minlength=count) / 255
+    strength = cv2.multiply(ink, cv2.min(mask, 1)).astype(np.float64) ** 2
+    mass = np.bincount(labels.ravel(), strength.ravel(), minlength=count)
     mass[0] = 0
+    frame = (w > 0.5 * width) & (h > 0.5 * height) & ~touches
+    for i in np.flatnonzero(frame):
+        if i and _is_frame(labels[y[i] : y[i] + h[i], x[i] : x[i] + w[i]] == i):
+            mass[i] = 0
+    if mass.max() == 0:
+        raise NoDigit("there is a frame in the image, but no digit in it")
     inside = np.where(touches, 0, mass)
     main = int(mass.argmax())
     if inside.max() > 0 and long[inside.argmax()] > 0.08 and inside.max() > 0.03 * mass.max():
@@ -239,6 +334,15 @@ def _digit(ink: Pixels, mask: Pixels) -> Digit:
     soft = cv2.LUT(ink, _levels(low, high - 0.12 * (high - base)))
     soft = np.where(keep[labels], soft, 0).astype(np.uint8)
     return Digit(soft, tuple(cv2.boundingRect((soft > 64).astype(np.uint8))))
+
+
+def _is_frame(part: NDArray[np.bool_]) -> bool:
+    """Whether a component lies along the four sides of its box, corners included."""
+    h, w = part.shape
+    by, bx = max(2, h // 8), max(2, w // 8)
+    core = part[by:-by, bx:-bx]
+    corners = (part[:by, :bx], part[:by, -bx:], part[-by:, :bx], part[-by:, -bx:])
+    return bool(core.mean() < 0.02 and all(corner.any() for corner in corners))
 
 
 def _levels(low: float, high: float) -> Pixels:
@@ -259,7 +363,8 @@ def _fit(digit: Digit) -> Pixels:
     pen = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (n + 1, n + 1))
     if change > 0:
         return cv2.dilate(cv2.copyMakeBorder(fine, n, n, n, n, cv2.BORDER_CONSTANT), pen)[
-            n // 2 : -(n // 2) or None, n // 2 : -(n // 2) or None].astype(np.uint8)
+            n // 2 : -(n // 2) or None, n // 2 : -(n // 2) or None
+        ].astype(np.uint8)
     return cv2.erode(fine, pen, borderValue=0).astype(np.uint8)
 
 

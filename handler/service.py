@@ -13,6 +13,7 @@ import orjson
 
 from handler.arrays import stack
 from handler.errors import RequestError
+from handler.explain import Attribution
 from handler.model import DigitModel
 from handler.protocols import Answer, Decoded, Predictions, Request
 from handler.protocols.dispatch import decode, refuse
@@ -54,17 +55,33 @@ def _predict(model: DigitModel, batch: Sequence[Decoded]) -> list[Answer]:
         return []
     try:
         digits, probabilities = model.predict(stack([item.images for item in batch]))
-        answers = []
-        start = 0
-        for item in batch:
-            stop = start + len(item.images)
-            answers.append(
-                item.encode(
-                    Predictions(digits[start:stop], probabilities[start:stop], item.refusals)
-                )
-            )
-            start = stop
     except Exception:
         logger.exception("a batch of %d requests could not be predicted", len(batch))
         return [_SERVER_ERROR] * len(batch)
+    answers = []
+    start = 0
+    for item in batch:
+        stop = start + len(item.images)
+        predictions = Predictions(digits[start:stop], probabilities[start:stop], item.refusals)
+        answers.append(_encode(model, item, predictions))
+        start = stop
     return answers
+
+
+def _encode(model: DigitModel, item: Decoded, predictions: Predictions) -> Answer:
+    try:
+        if item.targets is not None:
+            predictions = predictions._replace(attributions=_explain(model, item, predictions))
+        return item.encode(predictions)
+    except Exception:
+        logger.exception("an answer could not be made")
+        return _SERVER_ERROR
+
+
+def _explain(model: DigitModel, item: Decoded, predictions: Predictions) -> dict[int, Attribution]:
+    attributions = {}
+    for index, target in enumerate(item.targets or ()):
+        if index not in item.refusals:
+            explained = int(predictions.digits[index]) if target is None else target
+            attributions[index] = model.explain(item.images[index : index + 1], explained)
+    return attributions

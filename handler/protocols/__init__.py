@@ -6,14 +6,16 @@ Nothing here knows TorchServe: a request is its form fields and headers, an answ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from handler.arrays import Images
-from handler.errors import RequestError
+from handler.errors import RequestError, Unreadable
+from handler.explain import Attribution
 from handler.model import LABELS
 
 
@@ -36,6 +38,14 @@ class Request(NamedTuple):
         """
         return "url_path" not in self.headers
 
+    @property
+    def explains(self) -> bool:
+        """Whether an explanation was asked for, by its address.
+
+        TorchServe sets the header `explain`, in this casing, over whatever the client sent.
+        """
+        return self.headers.get("explain") == "True"
+
     def header(self, name: str) -> str | None:
         """The value of header `name` (lower case), whatever casing the client used."""
         for key, value in self.headers.items():
@@ -48,11 +58,13 @@ class Predictions(NamedTuple):
     """What the model says of one request's images: digits int64 [N], probabilities float32 [N,10].
 
     The images refused are in `refusals` by index; their digits and probabilities mean nothing.
+    `attributions` has one for each other image, by index, if the request asked for them.
     """
 
     digits: NDArray[np.int64]
     probabilities: NDArray[np.float32]
     refusals: Mapping[int, RequestError]
+    attributions: Mapping[int, Attribution] = {}
 
     def labels(self) -> list[Any]:
         """The label of each image, or `{"error": {…}}` in the place of a refused one."""
@@ -82,9 +94,30 @@ class Decoded(NamedTuple):
     """A request understood: N ≥ 1 images, and how its answer is written.
 
     `images` is [N,28,28] in MNIST's form, uint8 0..255 or float32 0..1; an image in `refusals`
-    keeps its place there, so that indices agree.
+    keeps its place there, so that indices agree. `targets` is None for a prediction; for an
+    explanation it names the class to explain by image, None meaning the predicted one.
     """
 
     images: Images
     refusals: Mapping[int, RequestError]
     encode: Callable[[Predictions], Answer]
+    targets: Sequence[int | None] | None = None
+
+
+def looks_like_json(body: bytes | bytearray) -> bool:
+    """Whether a body begins as a JSON object or list, which no image file does."""
+    return body[:64].lstrip()[:1] in (b"{", b"[")
+
+
+def load_json(body: bytes | bytearray) -> Any:
+    """Parse JSON.
+
+    Raises:
+        Unreadable: it is broken, with the place.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Unreadable(
+            f"expected JSON, got broken JSON at line {error.lineno}, column {error.colno}"
+        ) from error

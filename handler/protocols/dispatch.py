@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
 
 from handler.errors import RequestError, Unreadable
-from handler.protocols import Answer, Decoded, Request, openinference, plain, v1
+from handler.protocols import (
+    Answer,
+    Decoded,
+    Request,
+    explanations,
+    load_json,
+    looks_like_json,
+    openinference,
+    plain,
+    v1,
+)
 
 _HEADER_LENGTH = "inference-header-content-length"
 
@@ -18,6 +26,8 @@ def decode(request: Request) -> Decoded:
     Raises:
         RequestError: nothing in the request can be predicted.
     """
+    if request.explains:
+        return explanations.decode(request)
     body = request.fields.get("body")
     if body is None or len(request.fields) > 1:
         return plain.decode_form(request)
@@ -26,7 +36,7 @@ def decode(request: Request) -> Decoded:
         if length is not None:
             return openinference.decode_binary(body, length)
         return _decode_json(body)
-    if body[:64].lstrip()[:1] in (b"{", b"["):
+    if looks_like_json(body):
         return _decode_json(body)
     return plain.decode_body(body)
 
@@ -42,12 +52,7 @@ def refuse(request: Request, error: RequestError) -> Answer:
 
 
 def _decode_json(body: bytes | bytearray) -> Decoded:
-    try:
-        document: Any = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Unreadable(
-            f"expected JSON, got broken JSON at line {error.lineno}, column {error.colno}"
-        ) from error
+    document = load_json(body)
     if isinstance(document, dict):
         if "instances" in document:
             return v1.decode(document["instances"])

@@ -26,12 +26,22 @@ def decode(instances: Any) -> Decoded:
     Raises:
         RequestError: it is no list, is empty or too long. A bad instance is refused in its place.
     """
+    images, refusals = decode_instances(instances, MAX_IMAGES)
+    return Decoded(images, refusals, _encode)
+
+
+def decode_instances(instances: Any, limit: int) -> tuple[Images, dict[int, RequestError]]:
+    """Instances to images [N,28,28], and the refusals by index.
+
+    Raises:
+        RequestError: it is no list, is empty, or has more than `limit` entries.
+    """
     if not isinstance(instances, list):
         raise Unreadable(f'expected "instances" to be a list, got {json_type(instances)}')
     if not instances:
         raise InvalidShape('expected at least one instance, got "instances": []')
-    if len(instances) > MAX_IMAGES:
-        raise TooLarge(f"expected at most {MAX_IMAGES} instances, got {len(instances)}")
+    if len(instances) > limit:
+        raise TooLarge(f"expected at most {limit} instances, got {len(instances)}")
     images: list[Images] = []
     refusals: dict[int, RequestError] = {}
     for index, instance in enumerate(instances):
@@ -40,7 +50,7 @@ def decode(instances: Any) -> Decoded:
         except RequestError as error:
             refusals[index] = error
             images.append(blank())
-    return Decoded(stack(images), refusals, _encode)
+    return stack(images), refusals
 
 
 def decode_base64(text: Any) -> bytes:

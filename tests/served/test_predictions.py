@@ -7,6 +7,7 @@ import random
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -47,7 +48,7 @@ def test_bulk_npy_gets_the_digits_of_the_model(
     server: Server, session: requests.Session, mnist_test: Mnist, expected: NDArray[np.int64]
 ) -> None:
     images = mnist_test[0]
-    forms = [images, images[:, None], images.reshape(-1, 784), images / np.float32(255)]
+    forms: list[NDArray[Any]] = [images, images[:, None], images.reshape(-1, 784), images / np.float32(255)]
     for form in forms:
         answer = predict(session, server, npy(form))
         assert answer.status_code == 200

@@ -16,7 +16,7 @@ from handler.model import CHUNK, DigitModel, ModelError
 def script(module: torch.nn.Module, path: Path) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch deprecates TorchScript
-        torch.jit.script(module).save(str(path))
+        torch.jit.save(torch.jit.script(module), str(path))  # type: ignore[no-untyped-call]
     return path
 
 

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from captum.attr import IntegratedGradients
 from numpy.typing import NDArray
 
 from handler import service
 from handler.arrays import MAX_IMAGES
+from handler.explain import MAX_ERROR, METHOD
 from handler.model import DigitModel
+from handler.preprocessing import to_tensor
 from handler.protocols import Answer, Request
 from handler.service import answer_batch
 from tests.images import b64, malformed, npy, png
@@ -45,7 +48,7 @@ def test_plain_forms(model: DigitModel, mnist_test: Mnist, digits: list[int]) ->
     assert ask(model, png(images[0])).body == str(digits[0]).encode()
     assert ask(model, npy(images[0])).body == str(digits[0]).encode()
     assert ask(model, npy(images[0].reshape(784))).body == str(digits[0]).encode()
-    wide = [np.uint8, np.int64, np.dtype(">i4")]
+    wide: list[Any] = [np.uint8, np.int64, np.dtype(">i4")]
     for form in [
         *(images[:9].astype(dtype) for dtype in wide),
         images[:9, None],
@@ -302,3 +305,56 @@ def test_npy_headers_that_lie(model: DigitModel) -> None:
     newest = io.BytesIO()
     np.lib.format.write_array(newest, np.zeros((28, 28), np.uint8), version=(3, 0))
     assert ask(model, newest.getvalue()).status == 400
+
+
+EXPLAIN = {"url_path": "", "explain": "True"}
+
+
+def test_an_explanation_is_captums(model: DigitModel, mnist_test: Mnist) -> None:
+    image = mnist_test[0][0]
+    answer = ask(model, png(image), EXPLAIN)
+    explanation = orjson.loads(answer.body)
+    assert (answer.status, explanation["digit"], explanation["target"]) == (200, 7, 7)
+    assert explanation["completeness_error"] <= MAX_ERROR
+    method = IntegratedGradients(model._network)
+    expected = method.attribute(
+        to_tensor(image[None]), target=7, n_steps=explanation["steps"], method=METHOD
+    )
+    assert np.allclose(explanation["attributions"], expected[0, 0], atol=1e-4)
+
+
+def test_explanations_name_their_target_and_refuse_in_place(
+    model: DigitModel, mnist_test: Mnist
+) -> None:
+    good = {"b64": b64(png(mnist_test[0][0]))}
+    body = orjson.dumps({"instances": [good, {"b64": "%"}], "target": 3})
+    answer = ask(model, body, {"explain": "True"})
+    first, second = orjson.loads(answer.body)["explanations"]
+    assert (answer.status, first["digit"], first["target"]) == (200, 7, 3)
+    assert second["error"]["code"] == "unreadable"
+    (form,) = answer_batch(
+        model, [Request({"data": png(mnist_test[0][0]), "target": b"9"}, EXPLAIN)]
+    )
+    assert orjson.loads(form.body)["target"] == 9
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"body": b""},
+        {"body": b"{}"},
+        {"body": b'{"instances": []}'},
+        {"body": b'{"instances": [1]}'},
+        {"body": orjson.dumps({"instances": [1] * 33})},
+        {"target": b"3"},
+        {"data": b"x", "target": b"ten"},
+        {"data": b"x", "target": "٣".encode()},
+        {"data": b"x", "other": b"x"},
+        {"body": b'{"instances": [1], "target": true}'},
+    ],
+)
+def test_bad_requests_for_explanations(model: DigitModel, fields: dict[str, bytes]) -> None:
+    (answer,) = answer_batch(model, [Request(fields, EXPLAIN)])
+    assert answer.status in (400, 413, 422)
+    assert set(orjson.loads(answer.body)["error"]) == {"code", "message"}
