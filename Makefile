@@ -18,7 +18,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup model archive start stop serve plot demo key test lint format clean
+.PHONY: help setup model archive start stop serve plot demo key test lint format bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -68,6 +68,10 @@ lint: | $(READY) ## style and types
 format: | $(READY) ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(STORE)/mnist.mar ## measure side by side with other servers (about 40 minutes)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
+	$(BIN)/python -m benchmarks
 
 clean: ## remove everything that make built, the virtual environment included
 	rm -rf $(VENV) $(STORE)/mnist.* .cache .run logs build *.egg-info .pytest_cache .mypy_cache .ruff_cache

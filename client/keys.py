@@ -29,15 +29,20 @@ class Keys:
 
     Args:
         key: use this key and look no further. Default: the environment's MNIST_KEY.
-        key_file: TorchServe's key file. Default: the environment's MNIST_KEY_FILE, else
-            key_file.json in the working directory, else in the repository's root.
+        key_file: TorchServe's key file. Default: the environment's MNIST_KEY_FILE; else, for a
+            server on this machine, key_file.json in the working directory or in the repository's
+            root. Another machine's server is never sent the keys of this one's.
         management_url: where a new key is asked for.
     """
 
     def __init__(self, key: str | None, key_file: Path | None, management_url: str) -> None:
         self._explicit = (key or os.environ.get("MNIST_KEY") or "").strip() or None
         chosen = key_file or os.environ.get("MNIST_KEY_FILE")
-        self._places = [Path(chosen)] if chosen else [Path.cwd() / KEY_FILE, REPOSITORY / KEY_FILE]
+        found_here = [Path.cwd() / KEY_FILE, REPOSITORY / KEY_FILE]
+        if chosen:
+            self._places = [Path(chosen)]
+        else:
+            self._places = found_here if is_loopback(management_url) else []
         self._management_url = management_url
         self._current = self._explicit
         self._lock = threading.Lock()
@@ -77,7 +82,7 @@ class Keys:
     def _renew(self) -> None:
         path = self._path()
         if path is None:
-            places = " or ".join(str(place) for place in self._places)
+            places = " or ".join(str(place) for place in self._places) or f"{KEY_FILE} for it"
             raise Unauthorized(
                 f"The server asks for a key and there is no {places}: give --key or MNIST_KEY, "
                 "or point MNIST_KEY_FILE at the file that TorchServe wrote where it was started."

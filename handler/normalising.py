@@ -175,31 +175,42 @@ def _tone(view: Pixels) -> tuple[Pixels, Axis]:
 def _ground_is_dark(tone: Pixels) -> bool:
     """Polarity, told by the ground and not by the ink.
 
-    Whatever is narrow, dark or light, is set aside, and the ground continued beneath it from
-    around; ink is what then differs from it (the inside of a 0 does not). Where nearly all is
-    narrow, as in a tight crop of a bold digit, the border and the larger share decide.
+    In an even light two tones meet in sharp edges, and the ground is the one at the border, or
+    the broad one (strokes are narrow), or the one with more of both. In uneven light whatever
+    is narrow, dark or light, is set aside and the ground continued beneath it from around; ink
+    is what differs from that, as the inside of a 0 does not.
     """
-    small, _ = _resized(tone, 96)
+    small, _ = _resized(tone, TINY_SIDE)
+    if int(small.max()) - int(small.min()) < LEAST_CONTRAST:
+        raise NoDigit("the image is blank: expected one digit in it")
+    _, light = cv2.threshold(small, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    light = light.astype(np.uint8)
+    if _is_sharp(small, light):
+        ring = _border_share(light)
+        if not 0.05 < ring < 0.95:
+            return ring < 0.5
+        dark_is_thick, light_is_thick = _is_thick(cv2.bitwise_not(light)), _is_thick(light)
+        if dark_is_thick != light_is_thick:
+            return dark_is_thick
+        if not dark_is_thick:
+            return ring + float(light.mean()) / 255 < 1
+    return _ground_is_dark_in_uneven_light(small)
+
+
+def _ground_is_dark_in_uneven_light(small: Pixels) -> bool:
     k = _odd(NARROW * max(small.shape))
     kernel = np.ones((k, k), np.uint8)
-    dark = cv2.morphologyEx(small, cv2.MORPH_BLACKHAT, kernel)
-    light = cv2.morphologyEx(small, cv2.MORPH_TOPHAT, kernel)
-    narrow = cv2.max(dark, light)
-    peak = int(narrow.max())
-    if peak < LEAST_CONTRAST / 2 and int(small.max()) - int(small.min()) < LEAST_CONTRAST:
-        raise NoDigit("the image is blank: expected one digit in it")
-    _, aside = cv2.threshold(narrow, 0.3 * peak, 1, cv2.THRESH_BINARY)
+    narrow = cv2.max(
+        cv2.morphologyEx(small, cv2.MORPH_BLACKHAT, kernel),
+        cv2.morphologyEx(small, cv2.MORPH_TOPHAT, kernel),
+    )
+    _, aside = cv2.threshold(narrow, 0.3 * float(narrow.max()), 1, cv2.THRESH_BINARY)
     aside = cv2.dilate(aside, np.ones((3, 3), np.uint8))
-    z = small.astype(np.float32)
-    if aside.mean() < 0.4:
-        known = (1 - aside).astype(np.float32)
-        n = 2 * k + 1
-        ground = cv2.blur(z * known, (n, n)) / (cv2.blur(known, (n, n)) + 1e-6)
-        rest = (z - ground)[aside > 0]
-        return bool((rest * np.abs(rest)).sum() > 0)
-    z = (z - z.mean()) / (z.std() + 1e-6)
-    ring = np.concatenate([z[0], z[-1], z[:, 0], z[:, -1]]).mean()
-    return bool(ring - float((z**3).mean()) / 2 < 0)
+    known = (1 - aside).astype(np.float32)
+    n = (2 * k + 1, 2 * k + 1)
+    ground = cv2.blur(small * known, n) / (cv2.blur(known, n) + 1e-6)
+    rest = (small - ground)[aside > 0]
+    return bool((rest * np.abs(rest)).sum() > 0)
 
 
 def _odd(size: float) -> int:
@@ -213,10 +224,11 @@ def _look(tone: Pixels, *, closer: bool, tiny: bool = False, grainy: bool = Fals
     ink, mask, clarity = _masked(_ink_wide(tone, tiny), closer)
     if not tiny and not (_is_sharp(ink, mask) and _border_share(mask) < 0.02):
         narrow = _masked(_ink_narrow(tone), closer)
+        less = _border_share(narrow[1]) < 0.5 * _border_share(mask)
         if (
             not _is_sharp(ink, mask)
             or _is_thick(mask)
-            or _border_share(narrow[1]) < 0.5 * _border_share(mask)
+            or (less and not _is_tight(mask))
         ):
             ink, mask, clarity = narrow
     mask = _without_lines(mask)
@@ -225,12 +237,18 @@ def _look(tone: Pixels, *, closer: bool, tiny: bool = False, grainy: bool = Fals
     return _digit(ink, mask)
 
 
+def _is_tight(mask: Pixels) -> bool:
+    """Whether the ink meets all four sides and fills none, as where a digit's box was cut out."""
+    sides = [float(edge.mean()) / 255 for edge in (mask[0], mask[-1], mask[:, 0], mask[:, -1])]
+    return min(sides) > 0 and max(sides) < 0.9
+
+
 def _is_sharp(ink: Pixels, mask: Pixels) -> bool:
     """Ink has edges; shadow, vignette and the falling-off of light fade."""
     edge = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
     step = cv2.morphologyEx(ink, cv2.MORPH_GRADIENT, np.ones((5, 5), np.uint8))
     contrast = cv2.mean(ink, mask)[0] - cv2.mean(ink, cv2.bitwise_not(mask))[0]
-    return bool(cv2.mean(step, edge)[0] > SHARP * contrast)
+    return bool(cv2.mean(step, edge)[0] - cv2.mean(step)[0] > SHARP * contrast)
 
 
 def _is_thick(mask: Pixels) -> bool:
@@ -248,7 +266,7 @@ def _without_lines(mask: Pixels) -> Pixels:
             continue
         joined = cv2.dilate(runs, np.ones((3, 5), np.uint8))
         count, labels, stats, _ = cv2.connectedComponentsWithStats(joined)
-        long = (stats[:, cv2.CC_STAT_WIDTH] > 0.85 * width) & (
+        long = (stats[:, cv2.CC_STAT_WIDTH] > 0.97 * width) & (
             stats[:, cv2.CC_STAT_AREA] < 0.06 * height * stats[:, cv2.CC_STAT_WIDTH]
         )
         long[0] = False
@@ -297,7 +315,9 @@ def _masked(ink: Pixels, closer: bool) -> tuple[Pixels, Pixels, float]:
     level, _ = cv2.threshold(ink, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     level = float(np.clip(level, base + 0.3 * (peak - base), base + 0.6 * (peak - base)))
     _, mask = cv2.threshold(ink, level, 255, cv2.THRESH_BINARY)
-    return ink, mask.astype(np.uint8), float(peak / max(base, 1))
+    ground, uneven = cv2.meanStdDev(ink, mask=cv2.bitwise_not(mask))
+    contrast = cv2.mean(ink, mask)[0] - float(ground[0, 0])
+    return ink, mask.astype(np.uint8), contrast / (float(uneven[0, 0]) + 1)
 
 
 def _digit(ink: Pixels, mask: Pixels) -> Digit:
@@ -323,7 +343,12 @@ def _digit(ink: Pixels, mask: Pixels) -> Digit:
     main = int(mass.argmax())
     if inside.max() > 0 and long[inside.argmax()] > 0.08 and inside.max() > 0.03 * mass.max():
         main = int(inside.argmax())
-    keep = (mass > 0.05 * mass[main]) & (~touches | touches[main])
+    reach = 0.35 * max(w[main], h[main])
+    near = (
+        (x < x[main] + w[main] + reach) & (x + w > x[main] - reach)
+        & (y < y[main] + h[main] + reach) & (y + h > y[main] - reach)
+    )
+    keep = (mass > 0.04 * mass[main]) & near & (~touches | touches[main])
     keep[main] = True
     if max(w[main], h[main]) - 2 * r < 0.04 * max(width, height):
         raise NoDigit("only specks stand out from the ground: expected one digit")

@@ -173,3 +173,14 @@ def test_a_file_that_is_no_key_file(
 def test_the_management_api_is_on_the_next_port(url: str, management: str) -> None:
     with DigitClient(url) as client:
         assert client._transport._keys._management_url == management
+
+
+def test_the_keys_of_this_machine_are_not_sent_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MNIST_KEY_FILE", raising=False)
+    content = {"inference": {"key": "secret"}, "API": {"key": "api"}}
+    (tmp_path / "key_file.json").write_text(json.dumps(content))
+    assert keys.Keys(None, None, "http://127.0.0.1:8081").current() == "secret"
+    assert keys.Keys(None, None, "http://192.0.2.1:8081").current() is None

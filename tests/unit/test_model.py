@@ -16,7 +16,7 @@ from handler.model import CHUNK, DigitModel, ModelError
 def script(module: torch.nn.Module, path: Path) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch deprecates TorchScript
-        torch.jit.save(torch.jit.script(module), str(path))  # type: ignore[no-untyped-call]
+        torch.jit.save(torch.jit.script(module), str(path))
     return path
 
 
@@ -25,7 +25,7 @@ def test_digits_equal_the_notebook_way(
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        network = torch.jit.load(str(model_file)).eval()  # type: ignore[no-untyped-call]
+        network = torch.jit.load(str(model_file)).eval()
     images = mnist_test[0]
     with torch.no_grad():
         batch = torch.from_numpy(images).unsqueeze(1).float() / 255
