@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -179,6 +180,16 @@ class Server:
         archive = self.home / "model_store" / "mnist.mar"
         if not archive.is_file():
             raise ServerError(f"no archive at {archive}; `make archive` builds it")
+        for port in self._ports():
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError as error:
+                    raise ServerError(
+                        f"port {port} is in use; end what listens there, or choose another: "
+                        "`make start PORT=9080`"
+                    ) from error
         # A server that was killed leaves its pid file, sockets and unpacked archive behind.
         shutil.rmtree(self.run_dir, ignore_errors=True)
         self.run_dir.mkdir(mode=0o700)
@@ -186,6 +197,13 @@ class Server:
             raise ServerError(f"the path {self.run_dir} is too long for a Unix socket (90 letters)")
         self.log.parent.mkdir(exist_ok=True)
         (self.home / "key_file.json").unlink(missing_ok=True)
+
+    def _ports(self) -> list[int]:
+        if self.port is not None:
+            return [self.port + offset for offset in range(5)]
+        settings = (self.home / self.config).read_text()
+        addresses = r"^(?:inference|management|metrics)_address=\S+:(\d+)|^grpc_\w+_port=(\d+)"
+        return [int(a or b) for a, b in re.findall(addresses, settings, re.MULTILINE)]
 
     def _command(self) -> list[str]:
         # Without --ncs the snapshot of an earlier run would win over config.properties.

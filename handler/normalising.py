@@ -189,7 +189,9 @@ def _ground_is_dark(tone: Pixels) -> bool:
         ring = _border_share(light)
         if not 0.05 < ring < 0.95:
             return ring < 0.5
-        dark_is_thick, light_is_thick = _is_thick(cv2.bitwise_not(light)), _is_thick(light)
+        dark_is_thick, light_is_thick = (
+            _thickness(part) > 0.1 for part in (cv2.bitwise_not(light), light)
+        )
         if dark_is_thick != light_is_thick:
             return dark_is_thick
         if not dark_is_thick:
@@ -227,7 +229,7 @@ def _look(tone: Pixels, *, closer: bool, tiny: bool = False, grainy: bool = Fals
         less = _border_share(narrow[1]) < 0.5 * _border_share(mask)
         if (
             not _is_sharp(ink, mask)
-            or _is_thick(mask)
+            or _thickness(mask) > 0.15
             or (less and not _is_tight(mask))
         ):
             ink, mask, clarity = narrow
@@ -238,9 +240,13 @@ def _look(tone: Pixels, *, closer: bool, tiny: bool = False, grainy: bool = Fals
 
 
 def _is_tight(mask: Pixels) -> bool:
-    """Whether the ink meets all four sides and fills none, as where a digit's box was cut out."""
-    sides = [float(edge.mean()) / 255 for edge in (mask[0], mask[-1], mask[:, 0], mask[:, -1])]
-    return min(sides) > 0 and max(sides) < 0.9
+    """Whether the ink reaches the sides and fills none, as where a digit's box was cut out."""
+    if max(mask.shape) > 2 * min(mask.shape):
+        return True
+    d = max(2, max(mask.shape) // 50)
+    bands = (mask[:d], mask[-d:], mask[:, :d].T, mask[:, -d:].T)
+    shares = sorted(float(band.max(axis=0).mean()) / 255 for band in bands)
+    return shares[1] > 0 and shares[3] < 0.9
 
 
 def _is_sharp(ink: Pixels, mask: Pixels) -> bool:
@@ -251,9 +257,10 @@ def _is_sharp(ink: Pixels, mask: Pixels) -> bool:
     return bool(cv2.mean(step, edge)[0] - cv2.mean(step)[0] > SHARP * contrast)
 
 
-def _is_thick(mask: Pixels) -> bool:
-    """Whether something is wider than a pen's stroke could be in this picture."""
-    return float(cv2.distanceTransform(mask, cv2.DIST_L2, 3).max()) > 0.15 * max(mask.shape)
+def _thickness(mask: Pixels) -> float:
+    """Half the width of what is widest in the mask, as a share of the picture's longest side."""
+    edged = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT)
+    return float(cv2.distanceTransform(edged, cv2.DIST_L2, 3).max()) / max(mask.shape)
 
 
 def _without_lines(mask: Pixels) -> Pixels:
@@ -312,17 +319,19 @@ def _masked(ink: Pixels, closer: bool) -> tuple[Pixels, Pixels, float]:
     base, peak = np.percentile(ink, (30, 99.5 if closer else 99.9))
     if peak < LEAST_CONTRAST:
         return ink, np.zeros_like(ink), 0.0
-    level, _ = cv2.threshold(ink, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    level = float(np.clip(level, base + 0.3 * (peak - base), base + 0.6 * (peak - base)))
-    _, mask = cv2.threshold(ink, level, 255, cv2.THRESH_BINARY)
-    ground, uneven = cv2.meanStdDev(ink, mask=cv2.bitwise_not(mask))
-    contrast = cv2.mean(ink, mask)[0] - float(ground[0, 0])
-    return ink, mask.astype(np.uint8), contrast / (float(uneven[0, 0]) + 1)
+    otsu, _ = cv2.threshold(ink, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    for share in (min(max((otsu - base) / (peak - base), 0.3), 0.6), 0.6):
+        _, mask = cv2.threshold(ink, base + share * (peak - base), 255, cv2.THRESH_BINARY)
+        ground, uneven = cv2.meanStdDev(ink, mask=cv2.bitwise_not(mask))
+        clarity = (cv2.mean(ink, mask)[0] - float(ground[0, 0])) / (float(uneven[0, 0]) + 1)
+        if clarity >= LEAST_CLARITY:
+            break
+    return ink, mask.astype(np.uint8), clarity
 
 
 def _digit(ink: Pixels, mask: Pixels) -> Digit:
     height, width = mask.shape
-    r = max(1, max(mask.shape) // 60)
+    r = max(1, max(mask.shape) // 120)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * r + 1, 2 * r + 1))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.dilate(mask, kernel))
     if count < 2:

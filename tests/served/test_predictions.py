@@ -48,7 +48,12 @@ def test_bulk_npy_gets_the_digits_of_the_model(
     server: Server, session: requests.Session, mnist_test: Mnist, expected: NDArray[np.int64]
 ) -> None:
     images = mnist_test[0]
-    forms: list[NDArray[Any]] = [images, images[:, None], images.reshape(-1, 784), images / np.float32(255)]
+    forms: list[NDArray[Any]] = [
+        images,
+        images[:, None],
+        images.reshape(-1, 784),
+        images / np.float32(255),
+    ]
     for form in forms:
         answer = predict(session, server, npy(form))
         assert answer.status_code == 200
