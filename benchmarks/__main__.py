@@ -20,8 +20,9 @@ from pathlib import Path
 
 from benchmarks import limits, memory, plot, report
 from benchmarks.measure import BODIES, QUICK, Effort, Workload, measure, tune
+from benchmarks.processes import BenchmarkError, Contender, Settings
 from benchmarks.results import IN_PROCESS, Results, Sample, machine
-from benchmarks.servers import CONTENDERS, BenchmarkError, Contender, Settings
+from benchmarks.servers import CONTENDERS
 from client.server import REPOSITORY, ServerError
 
 FOLDER = Path(__file__).resolve().parent

@@ -10,7 +10,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.servers import BenchmarkError, Running
+from benchmarks.processes import BenchmarkError, Running
 
 SIZES = (1, 100, 1000, 5000)
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.servers import BenchmarkError, Running
+from benchmarks.processes import BenchmarkError, Running
 
 # Requests are formatted once: wrk only takes the next one. `done` prints one line of JSON.
 _SCRIPT = """

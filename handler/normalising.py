@@ -78,7 +78,7 @@ def normalise(pixels: Pixels) -> Pixels:
                 return candidate.astype(np.uint8)
     view, scale = _resized(pixels, VIEW_SIDE)
     view, left0, top0 = _without_frame(view)
-    tone, axis = _tone(view)
+    tone, axis = _tone(view, max(pixels.shape[:2]) >= 64)
     digit = _look(tone, closer=False, tiny=max(pixels.shape[:2]) < 24, grainy=scale < 0.5)
     x, y, w, h = digit.box
     x, y = x + left0, y + top0
@@ -148,7 +148,7 @@ class Axis:
         return cv2.transform(pixels, matrix).astype(np.uint8)
 
 
-def _tone(view: Pixels) -> tuple[Pixels, Axis]:
+def _tone(view: Pixels, photographed: bool = True) -> tuple[Pixels, Axis]:
     """One channel in which ink and ground differ most, the ground light.
 
     Of colours, the axis along which neighbouring pixels differ most (the first principal
@@ -166,13 +166,13 @@ def _tone(view: Pixels) -> tuple[Pixels, Axis]:
         main = main / (high - low)
         axis = Axis(tuple(main.tolist()), -255 * float(np.minimum(main, 0).sum()))
     tone = axis.apply(view)
-    if not _ground_is_dark(tone):
+    if not _ground_is_dark(tone, photographed):
         return tone, axis
     axis = Axis(tuple(-w for w in axis.weights), 255 - axis.offset)
     return axis.apply(view), axis
 
 
-def _ground_is_dark(tone: Pixels) -> bool:
+def _ground_is_dark(tone: Pixels, photographed: bool) -> bool:
     """Polarity, told by the ground and not by the ink.
 
     In an even light two tones meet in sharp edges, and the ground is the one at the border, or
@@ -189,30 +189,41 @@ def _ground_is_dark(tone: Pixels) -> bool:
         ring = _border_share(light)
         if not 0.05 < ring < 0.95:
             return ring < 0.5
-        dark_is_thick, light_is_thick = (
-            _thickness(part) > 0.1 for part in (cv2.bitwise_not(light), light)
-        )
-        if dark_is_thick != light_is_thick:
-            return dark_is_thick
-        if not dark_is_thick:
+        dark, bright = (_thickness(part) for part in (cv2.bitwise_not(light), light))
+        if min(dark, bright) < 0.1 and max(dark, bright) > 2 * min(dark, bright):
+            return dark > bright
+        both_tight = _is_tight(light) and _is_tight(cv2.bitwise_not(light).astype(np.uint8))
+        if max(dark, bright) < 0.25 and (both_tight or photographed is False):
             return ring + float(light.mean()) / 255 < 1
-    return _ground_is_dark_in_uneven_light(small)
+    return _ground_is_dark_in_uneven_light(tone)
 
 
-def _ground_is_dark_in_uneven_light(small: Pixels) -> bool:
-    k = _odd(NARROW * max(small.shape))
-    kernel = np.ones((k, k), np.uint8)
-    narrow = cv2.max(
-        cv2.morphologyEx(small, cv2.MORPH_BLACKHAT, kernel),
-        cv2.morphologyEx(small, cv2.MORPH_TOPHAT, kernel),
-    )
-    _, aside = cv2.threshold(narrow, 0.3 * float(narrow.max()), 1, cv2.THRESH_BINARY)
-    aside = cv2.dilate(aside, np.ones((3, 3), np.uint8))
-    known = (1 - aside).astype(np.float32)
-    n = (2 * k + 1, 2 * k + 1)
-    ground = cv2.blur(small * known, n) / (cv2.blur(known, n) + 1e-6)
-    rest = (small - ground)[aside > 0]
-    return bool((rest * np.abs(rest)).sum() > 0)
+def _ground_is_dark_in_uneven_light(tone: Pixels) -> bool:
+    """Strokes are narrower than what they enclose: the narrowest structure that is strong is ink.
+
+    A black hat of size k holds what is darker than around and narrower than k, a top hat what is
+    lighter; the edges of shadows are in neither.
+    """
+    tone = cv2.GaussianBlur(tone, (3, 3), 0).astype(np.uint8)
+    longest = max(tone.shape)
+    widest = _odd(NARROW * longest)
+    wider = _continued(tone, widest)
+    cut = widest + longest // 20  # what stands at the very edge may be the end of a shadow
+    hats = []
+    for k in (longest // 48, longest // 24, longest // 12, widest):
+        kernel = np.ones((_odd(k), _odd(k)), np.uint8)
+        pair = [
+            cv2.morphologyEx(wider, hat, kernel)[cut:-cut, cut:-cut].astype(np.float32)
+            for hat in (cv2.MORPH_BLACKHAT, cv2.MORPH_TOPHAT)
+        ]
+        if not pair[0].size:
+            return False
+        hats.append(pair)
+    strong = 0.5 * max(float(hat.max()) for hat in hats[-1])
+    for dark, light in hats:
+        if max(dark.max(), light.max()) >= strong:
+            return bool((light[light >= strong] ** 2).sum() > (dark[dark >= strong] ** 2).sum())
+    return False
 
 
 def _odd(size: float) -> int:
@@ -224,29 +235,27 @@ def _look(tone: Pixels, *, closer: bool, tiny: bool = False, grainy: bool = Fals
     if grainy:
         tone = cv2.GaussianBlur(tone, (3, 3), 0).astype(np.uint8)
     ink, mask, clarity = _masked(_ink_wide(tone, tiny), closer)
-    if not tiny and not (_is_sharp(ink, mask) and _border_share(mask) < 0.02):
+    tight = tiny or _is_tight(mask)
+    even = clarity >= LEAST_CLARITY and _is_sharp(ink, mask)
+    if not tiny and not (even and (tight or _border_share(mask) < 0.02)):
         narrow = _masked(_ink_narrow(tone), closer)
-        less = _border_share(narrow[1]) < 0.5 * _border_share(mask)
-        if (
-            not _is_sharp(ink, mask)
-            or _thickness(mask) > 0.15
-            or (less and not _is_tight(mask))
-        ):
+        if not even or _thickness(mask) > 0.15 or _border_share(narrow[1]) < 0.5 * _border_share(mask):
             ink, mask, clarity = narrow
+            tight = False
     mask = _without_lines(mask)
     if clarity < LEAST_CLARITY:
         raise NoDigit("nothing in the image stands out from its ground: expected one digit")
-    return _digit(ink, mask)
+    return _digit(ink, mask, tight)
 
 
 def _is_tight(mask: Pixels) -> bool:
     """Whether the ink reaches the sides and fills none, as where a digit's box was cut out."""
     if max(mask.shape) > 2 * min(mask.shape):
         return True
-    d = max(2, max(mask.shape) // 50)
+    d = max(2, max(mask.shape) // 25)
     bands = (mask[:d], mask[-d:], mask[:, :d].T, mask[:, -d:].T)
     shares = sorted(float(band.max(axis=0).mean()) / 255 for band in bands)
-    return shares[1] > 0 and shares[3] < 0.9
+    return shares[0] > 0 and shares[3] < 0.9
 
 
 def _is_sharp(ink: Pixels, mask: Pixels) -> bool:
@@ -300,12 +309,18 @@ def _ink_wide(tone: Pixels, tiny: bool = False) -> Pixels:
 def _ink_narrow(tone: Pixels) -> Pixels:
     """Ink narrower than light and shadow; the picture goes on beyond its edges as it ends there."""
     k = _odd(NARROW * max(tone.shape))
-    edge = cv2.copyMakeBorder(cv2.blur(tone, (5, 5)), k, k, k, k, cv2.BORDER_REPLICATE)
-    mirrored = cv2.copyMakeBorder(tone, k, k, k, k, cv2.BORDER_REFLECT)
-    wider = cv2.subtract(cv2.addWeighted(edge, 2, mirrored, -1, 0), 0)
-    wider[k:-k, k:-k] = tone
+    wider = _continued(tone, k)
     ground = cv2.morphologyEx(wider, cv2.MORPH_CLOSE, np.ones((k, k), np.uint8))
     return _against(tone, ground[k:-k, k:-k])
+
+
+def _continued(tone: Pixels, k: int) -> Pixels:
+    """With k more pixels on each side, in which shading goes on as it was (odd reflection)."""
+    ends = cv2.copyMakeBorder(cv2.blur(tone, (5, 5)), k, k, k, k, cv2.BORDER_REPLICATE)
+    mirrored = cv2.copyMakeBorder(tone, k, k, k, k, cv2.BORDER_REFLECT)
+    wider = cv2.addWeighted(ends, 2, mirrored, -1, 0).astype(np.uint8)
+    wider[k:-k, k:-k] = tone
+    return wider
 
 
 def _against(tone: Pixels, ground: Pixels) -> Pixels:
@@ -316,7 +331,11 @@ def _against(tone: Pixels, ground: Pixels) -> Pixels:
 
 def _masked(ink: Pixels, closer: bool) -> tuple[Pixels, Pixels, float]:
     """The ink with its mask (0 or 255), and how many times it exceeds the ground's unevenness."""
-    base, peak = np.percentile(ink, (30, 99.5 if closer else 99.9))
+    inset = max(ink.shape) // 25  # what stands at the very edge must not hide what is fainter
+    base, peak = np.percentile(
+        ink[inset:-inset, inset:-inset] if min(ink.shape) > 4 * inset else ink,
+        (30, 99.5 if closer else 99.9),
+    )
     if peak < LEAST_CONTRAST:
         return ink, np.zeros_like(ink), 0.0
     otsu, _ = cv2.threshold(ink, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
@@ -329,7 +348,7 @@ def _masked(ink: Pixels, closer: bool) -> tuple[Pixels, Pixels, float]:
     return ink, mask.astype(np.uint8), clarity
 
 
-def _digit(ink: Pixels, mask: Pixels) -> Digit:
+def _digit(ink: Pixels, mask: Pixels, tight: bool) -> Digit:
     height, width = mask.shape
     r = max(1, max(mask.shape) // 120)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * r + 1, 2 * r + 1))
@@ -338,6 +357,7 @@ def _digit(ink: Pixels, mask: Pixels) -> Digit:
         raise NoDigit("nothing in the image stands out from its ground: expected one digit")
     x, y, w, h, area = stats.T
     touches = (x <= r) | (y <= r) | (x + w >= width - r) | (y + h >= height - r)
+    touches &= not tight
     long = np.maximum(w, h) / max(width, height)
     strength = cv2.multiply(ink, cv2.min(mask, 1)).astype(np.float64) ** 2
     mass = np.bincount(labels.ravel(), strength.ravel(), minlength=count)
@@ -350,7 +370,7 @@ def _digit(ink: Pixels, mask: Pixels) -> Digit:
         raise NoDigit("there is a frame in the image, but no digit in it")
     inside = np.where(touches, 0, mass)
     main = int(mass.argmax())
-    if inside.max() > 0 and long[inside.argmax()] > 0.08 and inside.max() > 0.03 * mass.max():
+    if inside.max() > 0 and long[inside.argmax()] > 0.1:
         main = int(inside.argmax())
     reach = 0.35 * max(w[main], h[main])
     near = (

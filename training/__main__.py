@@ -1,8 +1,16 @@
 """Train a digit classifier and save it as TorchScript.
 
-python -m training                       # the default recipe
-python -m training --preset fast         # a few seconds, for tests and the impatient
-python -m training --arch mlp            # the notebook's network
+The default recipe reaches 99.585 % ± 0.035 on MNIST's test set: mean and standard deviation of
+2 runs (seeds 0 and 1), last epoch, nothing selected on the test set. The runs are repeated by
+
+    python -m training --seed 0 --threads 1 --output model_store/seeds/0.pt     # and 1, 2, …
+    python -m training.summary model_store/seeds/*.json
+
+Other uses:
+
+    python -m training                       # the default recipe, to model_store/mnist.pt
+    python -m training --preset fast         # some seconds, for tests and the impatient: 99.2 %
+    python -m training --arch mlp            # the notebook's network: 97.9 %
 """
 
 from __future__ import annotations

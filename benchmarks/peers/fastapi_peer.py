@@ -19,7 +19,7 @@ Job = tuple[Images, "asyncio.Future[bytes]"]
 
 
 async def serve_batches(jobs: asyncio.Queue[Job]) -> None:
-    """Predict whatever has arrived, up to a full batch, after at most one wait."""
+    """Predict whatever has arrived, up to a full batch: a lone request never waits."""
     model = shared.load()
     while True:
         batch = [await jobs.get()]

@@ -1,0 +1,58 @@
+"""What make thinks is out of date, asked of make itself (`-n` prints, `-W` pretends a change)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from client.server import REPOSITORY
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    """A checkout in which everything has been made, in the order in which make would."""
+    for name in ("training", "handler"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name)
+    (tmp_path / "data").mkdir()
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    for number, name in enumerate(
+        (".venv/.ready", "model_store/mnist.pt", "model_store/mnist.mar")
+    ):
+        made = tmp_path / name
+        made.parent.mkdir(exist_ok=True)
+        made.touch()
+        newest = max(path.stat().st_mtime for path in tmp_path.rglob("*"))
+        os.utime(made, (newest + number, newest + number))
+    return tmp_path
+
+
+def planned(folder: Path, *arguments: str) -> str:
+    command = ["make", "--no-print-directory", "-n", *arguments, "archive"]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+
+
+def test_nothing_is_made_twice(built: Path) -> None:
+    assert "python" not in planned(built)
+
+
+def test_a_changed_handler_is_archived_but_not_trained(built: Path) -> None:
+    for changed in ("handler/errors.py", "handler/protocols/v1.py"):
+        plan = planned(built, "-W", changed)
+        assert "-m handler.archive" in plan
+        assert "-m training" not in plan
+
+
+def test_changed_training_code_is_trained_and_archived(built: Path) -> None:
+    plan = planned(built, "-W", "training/train.py")
+    assert plan.index("-m training") < plan.index("-m handler.archive")
+
+
+def test_changed_requirements_are_installed(built: Path) -> None:
+    assert "pip install" in planned(built, "-W", "constraints.txt")
