@@ -192,8 +192,7 @@ def _ground_is_dark(tone: Pixels, photographed: bool) -> bool:
         dark, bright = (_thickness(part) for part in (cv2.bitwise_not(light), light))
         if min(dark, bright) < 0.1 and max(dark, bright) > 2 * min(dark, bright):
             return dark > bright
-        both_tight = _is_tight(light) and _is_tight(cv2.bitwise_not(light).astype(np.uint8))
-        if max(dark, bright) < 0.25 and (both_tight or photographed is False):
+        if max(dark, bright) < 0.25 and not photographed:
             return ring + float(light.mean()) / 255 < 1
     return _ground_is_dark_in_uneven_light(tone)
 
@@ -220,10 +219,14 @@ def _ground_is_dark_in_uneven_light(tone: Pixels) -> bool:
             return False
         hats.append(pair)
     strong = 0.5 * max(float(hat.max()) for hat in hats[-1])
-    for dark, light in hats:
+    for dark, light in hats[:2]:
         if max(dark.max(), light.max()) >= strong:
-            return bool((light[light >= strong] ** 2).sum() > (dark[dark >= strong] ** 2).sum())
-    return False
+            more_light = float((light[light >= strong] ** 2).sum())
+            more_dark = float((dark[dark >= strong] ** 2).sum())
+            if max(more_light, more_dark) > 2 * min(more_light, more_dark):
+                return more_light > more_dark
+    _, light = cv2.threshold(tone, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    return 255 * _border_share(light) + float(light.mean()) < 1
 
 
 def _odd(size: float) -> int:

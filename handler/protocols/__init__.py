@@ -23,20 +23,24 @@ class Request(NamedTuple):
     """One HTTP or gRPC request, as the server hands it over.
 
     `fields` holds the form fields by name, or the whole body under `body`; `headers` the request
-    headers in the client's casing, and what TorchServe adds to them.
+    headers in the client's casing, and what TorchServe adds to them: strings, and for each field
+    a dict, by the field's name, with its content type.
     """
 
     fields: Mapping[str, bytes | bytearray]
-    headers: Mapping[str, str]
+    headers: Mapping[str, Any]
 
     @property
     def is_kserve(self) -> bool:
         """Whether a KServe address was called (/v1/models/… or /v2/models/…).
 
         TorchServe tells the path behind /predictions and /explanations in `url_path`, which is
-        missing for the other two; those two can be told apart by the body alone.
+        missing for the other two; those two can be told apart by the body alone. A gRPC request
+        has no `url_path` either, nor any other header.
         """
-        return "url_path" not in self.headers
+        if "url_path" in self.headers:
+            return False
+        return any(isinstance(value, str) for value in self.headers.values())
 
     @property
     def explains(self) -> bool:
@@ -49,7 +53,7 @@ class Request(NamedTuple):
     def header(self, name: str) -> str | None:
         """The value of header `name` (lower case), whatever casing the client used."""
         for key, value in self.headers.items():
-            if key.lower() == name:
+            if key.lower() == name and isinstance(value, str):  # else a field of that name
                 return value
         return None
 

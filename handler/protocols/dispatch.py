@@ -16,6 +16,7 @@ from handler.protocols import (
     plain,
     v1,
 )
+from handler.protocols.compression import decompress
 
 _HEADER_LENGTH = "inference-header-content-length"
 
@@ -26,12 +27,16 @@ def decode(request: Request) -> Decoded:
     Raises:
         RequestError: nothing in the request can be predicted.
     """
+    encoding = request.header("content-encoding")
+    if encoding is not None:
+        request = decompress(request, encoding)
     if request.explains:
         return explanations.decode(request)
-    body = request.fields.get("body")
-    if body is None or len(request.fields) > 1:
+    fields = request.fields
+    body = fields.get("body", fields.get("data"))
+    if body is None or len(fields) > 1:
         return plain.decode_form(request)
-    if request.is_kserve:
+    if request.is_kserve and "body" in fields:
         length = request.header(_HEADER_LENGTH)
         if length is not None:
             return openinference.decode_binary(body, length)

@@ -69,8 +69,8 @@ def decode(document: Any, tensors: memoryview | None = None) -> Decoded:
     """
     if not isinstance(document, dict):
         raise Unreadable(f"expected a JSON object, got {json_type(document)}")
-    request_id = document.get("id", "")
-    if not isinstance(request_id, str):
+    request_id = document.get("id")
+    if not isinstance(request_id, str | None):
         raise Unreadable(f'expected "id" to be a string, got {json_type(request_id)}')
     outputs = _decode_outputs(document)
     images = _decode_input(document.get("inputs"), tensors or memoryview(b""))
@@ -208,7 +208,7 @@ def _at(index: int, refusal: RequestError) -> RequestError:
     return type(refusal)(f"image {index}: {refusal.message}")
 
 
-def _encode(predictions: Predictions, outputs: list[_Output], request_id: str) -> Answer:
+def _encode(predictions: Predictions, outputs: list[_Output], request_id: str | None) -> Answer:
     described: list[dict[str, Any]] = []
     tensors: list[bytes] = []
     for output in outputs:
@@ -221,7 +221,7 @@ def _encode(predictions: Predictions, outputs: list[_Output], request_id: str) -
             tensor["data"] = array.ravel().tolist() if datatype == "BYTES" else array.ravel()
         described.append(tensor)
     document: dict[str, Any] = {"model_name": MODEL_NAME, "model_version": MODEL_VERSION}
-    if request_id:
+    if request_id is not None:
         document["id"] = request_id
     document["outputs"] = described
     header = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)

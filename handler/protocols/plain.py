@@ -10,7 +10,6 @@ from handler.model import LABELS
 from handler.preprocessing import prepare_image
 from handler.protocols import Answer, Decoded, Predictions, Request
 
-_SINGLE_FIELDS = ("data", "body")  # the names that TorchServe's own handlers and clients use
 _ONE = [Answer(200, orjson.dumps(label)) for label in LABELS]
 
 
@@ -31,16 +30,14 @@ def decode_body(body: bytes | bytearray) -> Decoded:
 
 
 def decode_form(request: Request) -> Decoded:
-    """Read a form: the field `data` or `body` alone is like a body, other fields answer by name.
+    """Read a form whose fields are an image each, and answer by their names.
 
     Raises:
-        RequestError: no field, or a lone `data` field that cannot be predicted.
+        RequestError: there is no field.
     """
     fields = request.fields
     if not fields:
         raise Unreadable(_explain_no_field(request))
-    if len(fields) == 1 and next(iter(fields)) in _SINGLE_FIELDS:
-        return decode_body(next(iter(fields.values())))
     images = []
     refusals: dict[int, RequestError] = {}
     for index, value in enumerate(fields.values()):

@@ -17,7 +17,6 @@ def built(tmp_path: Path) -> Path:
     """A checkout in which everything has been made, in the order in which make would."""
     for name in ("training", "handler"):
         shutil.copytree(REPOSITORY / name, tmp_path / name)
-    (tmp_path / "data").mkdir()
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(REPOSITORY / name, tmp_path)
     for number, name in enumerate(
