@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.processes import BenchmarkError, Contender, Settings
-from client.server import REPOSITORY, find_java_home
+from client.java import find_java_home
+from client.server import REPOSITORY
 from handler import archive
 
 

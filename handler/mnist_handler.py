@@ -6,12 +6,15 @@ and `handle` once a batch. All that is worth testing without a server lives in `
 
 from __future__ import annotations
 
+import gc
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from handler import wire
 from handler.model import DigitModel
 from handler.protocols import Request
 from handler.service import answer_batch
@@ -39,6 +42,10 @@ class MnistHandler:
         device = f"cuda:{gpu}" if gpu is not None and torch.cuda.is_available() else "cpu"
         path = Path(properties["model_dir"]) / context.manifest["model"]["serializedFile"]
         self._model = DigitModel(path, device)
+        wire.install(partial(answer_batch, self._model))
+        # What is loaded now stays: the garbage collector need not walk it again and again.
+        gc.collect()
+        gc.freeze()
         logger.info("serving %s on %s", path.name, device)
         # TorchServe's worker writes an INFO line for every batch; from here on, only warnings.
         logging.getLogger().setLevel(logging.WARNING)

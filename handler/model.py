@@ -5,6 +5,7 @@ Confidence is `softmax(logits)`, the digit is `argmax`; both on the device that 
 
 from __future__ import annotations
 
+import ctypes
 import warnings
 from pathlib import Path
 
@@ -18,8 +19,12 @@ from handler.preprocessing import to_tensor
 LABELS: tuple[int | str, ...] = tuple(range(10))
 """What an answer calls class 0, 1, …: to serve another model, put its class names here."""
 
-CHUNK = 256
+CHUNK = 512
 """Images per call of the network: larger bulk requests are cut, so that activations stay cached."""
+
+
+# mallopt(3): what a batch needs stays with the process, up to as many bytes.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _KEPT = -1, -3, 64 << 20
 
 
 class ModelError(RuntimeError):
@@ -40,7 +45,10 @@ class DigitModel:
             ModelError: no file, not TorchScript, or another input or output shape.
         """
         self.device = torch.device(device)
-        self._network = _load(path, self.device)
+        loaded = _load(path, self.device)
+        self._network = _freeze(loaded)
+        self._batched = _optimise(_freeze(loaded), self.device)
+        _keep_freed_memory()
         self._warm()
 
     def predict(
@@ -55,7 +63,7 @@ class DigitModel:
             Digits, int64 [N], and probabilities, float32 [N,10].
         """
         with torch.inference_mode():
-            logits = self._logits(to_tensor(images))
+            logits = self._logits(images)
             digits = logits.argmax(dim=1)
             return digits.cpu().numpy(), logits.softmax(dim=1).cpu().numpy()
 
@@ -68,12 +76,13 @@ class DigitModel:
         """
         return integrated_gradients(self._network, to_tensor(image).to(self.device), target)
 
-    def _logits(self, batch: torch.Tensor) -> torch.Tensor:
-        if len(batch) <= CHUNK:
-            logits: torch.Tensor = self._network(batch.to(self.device))
-            return logits
-        parts = [batch[i : i + CHUNK] for i in range(0, len(batch), CHUNK)]
-        return torch.cat([self._network(part.to(self.device)) for part in parts])
+    def _logits(self, images: NDArray[np.uint8] | NDArray[np.float32]) -> torch.Tensor:
+        network = self._network if len(images) == 1 else self._batched
+        parts: list[torch.Tensor] = [
+            network(to_tensor(images[start : start + CHUNK]).to(self.device))
+            for start in range(0, len(images), CHUNK)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _warm(self) -> None:
         """Run each batch size class twice: the first runs of a graph profile and compile it."""
@@ -95,8 +104,45 @@ def _load(path: Path, device: torch.device) -> torch.jit.ScriptModule:
                 f"{path.name} is not a TorchScript file: save the model with torch.jit.script"
             ) from error
         _check_shapes(network, path.name, device)
+        loaded: torch.jit.ScriptModule = network
+        return loaded
+
+
+def _freeze(network: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    """The network with its weights as constants; it can still be differentiated."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.*")
         frozen: torch.jit.ScriptModule = torch.jit.freeze(network)
         return frozen
+
+
+def _optimise(network: torch.jit.ScriptModule, device: torch.device) -> torch.jit.ScriptModule:
+    """A frozen network, in place, in oneDNN's layouts.
+
+    That is 1.3 times as fast from two images on, but slower for one, and has no gradients.
+    """
+    if device.type != "cpu":
+        return network
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.*")
+        optimised: torch.jit.ScriptModule = torch.jit.optimize_for_inference(network)
+        return optimised
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep what one batch frees for the next, instead of returning it to the system.
+
+    By default it returns every block of some size, and each batch pays for fresh pages again:
+    up to a third of the network's time. Does nothing where there is no glibc.
+    """
+    try:
+        libc = ctypes.CDLL(None)
+        libc.mallopt, libc.malloc_trim  # noqa: B018 - AttributeError elsewhere than on glibc
+    except (AttributeError, OSError, TypeError):
+        return
+    libc.malloc_trim(0)
+    libc.mallopt(_M_MMAP_THRESHOLD, _KEPT)
+    libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
 def _check_shapes(network: torch.jit.ScriptModule, name: str, device: torch.device) -> None:

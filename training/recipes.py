@@ -22,7 +22,7 @@ class Recipe:
 
 
 RECIPES = {
-    ("cnn", "default"): Recipe("cnn", epochs=40, augmentation=Strength()),
+    ("cnn", "default"): Recipe("cnn", epochs=60, lr=8e-3, augmentation=Strength()),
     ("cnn", "fast"): Recipe(
         "cnn", epochs=2, augmentation=Strength(elastic=0.3, stroke=0.1, blur=0.1, ink=0)
     ),

@@ -92,17 +92,17 @@ def _settling(epoch: int, epochs: int) -> float:
 
     Strong distortion teaches what a digit is; the end belongs to digits as they come.
     """
-    return min(1.0, max(0.3, (epochs - epoch + 1) / (0.4 * epochs)))
+    return min(1.0, max(0.5, (epochs - epoch + 1) / (0.4 * epochs)))
 
 
 @torch.no_grad()
 def _update_average(tensors: list[tuple[torch.Tensor, torch.Tensor]], step: int) -> None:
     """Move the averaged weights and batch norm statistics towards the current ones, in place.
 
-    The average spans the last 200 steps, fewer at the start: enough to remove the noise of
+    The average spans the last 500 steps, fewer at the start: enough to remove the noise of
     single steps, and settled by the time the learning rate has come down to zero.
     """
-    decay = min(0.995, (1 + step) / (10 + step))
+    decay = min(0.998, (1 + step) / (10 + step))
     for averaged, current in tensors:
         if averaged.is_floating_point():
             averaged.lerp_(current, 1 - decay)

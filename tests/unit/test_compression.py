@@ -27,7 +27,8 @@ def ask(model: DigitModel, fields: dict[str, bytes], headers: dict[str, Any]) ->
 
 @pytest.fixture(scope="module")
 def digit(mnist_test: Mnist) -> NDArray[np.uint8]:
-    return mnist_test[0][0]
+    first: NDArray[np.uint8] = mnist_test[0][0]
+    return first
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "GZIP", "deflate", "identity"])

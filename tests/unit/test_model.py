@@ -25,7 +25,7 @@ def test_digits_equal_the_notebook_way(
 ) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        network = torch.jit.load(str(model_file)).eval()
+        network = torch.jit.load(str(model_file)).eval()  # type: ignore[no-untyped-call]
     images = mnist_test[0]
     with torch.no_grad():
         batch = torch.from_numpy(images).unsqueeze(1).float() / 255

@@ -1,0 +1,141 @@
+"""Our reader and writer of TorchServe's worker protocol against TorchServe's own."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from typing import Any
+
+import pytest
+import ts
+from ts.context import Context, RequestProcessor
+from ts.protocol import otf_message_handler as own
+
+from handler import wire
+from handler.protocols import Answer, Request
+
+REQUESTS: list[tuple[str, dict[str, str], dict[str, tuple[str, bytes]]]] = [
+    ("5a0c", {"url_path": "", "explain": "False"}, {"body": ("image/png", b"\x89PNG" * 60)}),
+    ("e9d0", {}, {"data": ("", b""), "naïve": ("text/plain", b"\x00\xff")}),
+    ("00ff", {"Xx": "Ã¼"}, {}),
+    ("bulk", {"a": "b"}, {"body": ("application/octet-stream", bytes(range(256)) * 5000)}),
+]
+
+
+def packed(value: bytes | str) -> bytes:
+    value = value.encode() if isinstance(value, str) else value
+    return struct.pack("!i", len(value)) + value
+
+
+def message() -> bytes:
+    """A batch as TorchServe's front end writes it, behind its command byte."""
+    end = struct.pack("!i", -1)
+    parts = []
+    for request_id, headers, fields in REQUESTS:
+        parts.append(packed(request_id))
+        parts += [packed(name) + packed(value) for name, value in headers.items()]
+        parts.append(end)
+        parts += [packed(n) + packed(kind) + packed(value) for n, (kind, value) in fields.items()]
+        parts.append(end)
+    return b"".join([*parts, end])
+
+
+def sent(content: bytes, pieces: int, read: Any) -> Any:
+    """What `read` makes of a connection on which `content` arrives in so many pieces."""
+    ours, theirs = socket.socketpair()
+
+    def send() -> None:
+        size = -(-len(content) // pieces)
+        for start in range(0, len(content), size):
+            theirs.sendall(content[start : start + size])
+
+    with ours, theirs:
+        sender = threading.Thread(target=send)
+        sender.start()
+        result = read(ours)
+        sender.join()
+    return result
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 7, 1000])
+def test_reads_what_torchserve_reads(pieces: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TS_DECODE_INPUT_REQUEST", "false")
+    batch = sent(message(), pieces, wire.read_batch)
+    expected = sent(message(), 1, own._retrieve_inference_msg)
+    assert len(batch) == len(expected) == len(REQUESTS)
+    for (request_id, request), theirs in zip(batch, expected, strict=True):
+        assert request_id == theirs["requestId"]
+        assert request.fields == {item["name"]: item["value"] for item in theirs["parameters"]}
+        headers = {item["name"].decode(): item["value"].decode() for item in theirs["headers"]}
+        assert request.headers == headers
+
+
+def test_writes_what_torchserve_writes() -> None:
+    answers = [
+        Answer(200, b"7"),
+        Answer(422, b"{}", "application/json"),
+        Answer(200, b"\x00" * 9, "application/octet-stream", {"Inference-Header": "5"}),
+        Answer(500, "ü".encode()),
+    ]
+    context = Context("mnist", "", {}, 4, None, "0.12.0")
+    context.request_processor = [RequestProcessor({}) for _ in answers]
+    for index, answer in enumerate(answers):
+        context.set_response_content_type(index, answer.content_type)
+        context.set_response_status(answer.status, "", index)
+        for name, value in answer.headers.items():
+            context.set_response_header(index, name, value)
+    ids = {index: request_id for index, (request_id, _, _) in enumerate(REQUESTS)}
+    expected = own.create_predict_response(
+        [answer.body for answer in answers], ids, "Prediction success", 200, context
+    )
+    batch = [(request_id.encode(), Request({}, {})) for request_id, _, _ in REQUESTS]
+    assert struct.unpack_from("!i", expected) == (200,)
+    ours = wire.write_answers(batch, answers)
+    assert meaning(ours) == meaning(bytes(expected))
+
+
+def meaning(reply: bytes) -> list[Any]:
+    """A reply taken apart as the front end does it; header names regardless of their casing."""
+    at = 0
+
+    def integer() -> int:
+        nonlocal at
+        (value,) = struct.unpack_from("!i", reply, at)
+        at += 4
+        return int(value)
+
+    def text() -> bytes:
+        nonlocal at
+        length = integer()
+        at += length
+        return reply[at - length : at]
+
+    found: list[Any] = [integer(), text()]
+    while (length := integer()) >= 0:
+        at += length
+        answer: list[Any] = [reply[at - length : at], text(), integer(), text()]
+        headers = {text().lower(): text() for _ in range(integer())}
+        # TorchServe names the content type a second time, among the headers.
+        headers.pop(b"content-type", None)
+        found.append([*answer, headers, text()])
+    assert at == len(reply)
+    return found
+
+
+def test_the_process_ends_with_its_front_end() -> None:
+    ours, theirs = socket.socketpair()
+    theirs.sendall(message()[:100])
+    theirs.close()
+    with ours, pytest.raises(SystemExit):
+        wire.read_batch(ours)
+
+
+def test_an_unknown_version_keeps_its_own_protocol(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = own._retrieve_inference_msg
+    monkeypatch.setattr(ts, "__version__", "0.13.0")
+    assert not wire.install(lambda requests: [Answer(200, b"7") for _ in requests])
+    assert own._retrieve_inference_msg is before
+    assert "0.13.0" in caplog.text
