@@ -104,7 +104,10 @@ DISTORTIONS = (
     Distortion("coloured, enlarged ×8", lambda image, r: coloured(enlarged(image, 8), r)),
     Distortion("JPEG quality 70, ×8", lambda image, _: enlarged(image, 8), ".jpg", 70),
     Distortion(
-        "JPEG quality 70, coloured, ×8", lambda image, r: coloured(enlarged(image, 8), r), ".jpg", 70
+        "JPEG quality 70, coloured, ×8",
+        lambda image, r: coloured(enlarged(image, 8), r),
+        ".jpg",
+        70,
     ),
     Distortion("pasted off-centre on 100×80", lambda image, r: pasted(image, r, 100, 80)),
     Distortion(

@@ -103,6 +103,9 @@ def _decode_any(body: bytes) -> Pixels:
             if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
                 raise TooLarge(_too_large(f", came {width} × {height}"))
             try:
+                if image.format == "PNG":
+                    # Loading does not look at the checksums of what it loads.
+                    Image.open(io.BytesIO(body)).verify()
                 return _pixels(image)
             except Exception as error:
                 raise Unreadable(
@@ -142,7 +145,8 @@ def _to_8_bit(values: NDArray[Any]) -> Pixels:
     low, high = min(finite.min(), 0.0), finite.max()
     if low == 0 and high <= 255:
         high = 1.0 if high <= 1 and values.dtype.kind == "f" else 255.0
-    return ((finite - low) * (255 / (high - low)) + 0.5).astype(np.uint8)
+    scaled: Pixels = ((finite - low) * (255 / (high - low)) + 0.5).astype(np.uint8)
+    return scaled
 
 
 def _without_alpha(rgba: Pixels) -> Pixels:

@@ -59,18 +59,14 @@ def find_digit(view: View) -> Digit:
     tight = view.is_tiny or is_tight(mask)
     if not view.is_tiny and not (even and (tight or border_share(mask) < 0.02)):
         narrow = _masked(_ink_of_pens(tone), view)
-        if (
-            not even
-            or thickness(mask) > 0.15
-            or border_share(narrow[1]) < 0.8 * border_share(mask)
-        ):
+        if not even or thickness(mask) > 0.15 or border_share(narrow[1]) < 0.8 * border_share(mask):
             ink, mask, clarity = narrow
             tight = False
     if clarity < LEAST_CLARITY:
         raise NoDigit("nothing in the image stands out from its ground: expected one digit")
     mask = _without_lines(mask)
     part = _digit_of(ink, mask, tight)
-    digit = cv2.bitwise_and(mask, part)
+    digit = cv2.bitwise_and(mask, part).astype(np.uint8)
     if view.is_coarse and not is_sharp(ink, digit):
         raise NoDigit("only shading stands out in the image: expected one digit")
     ground = _quantile(ink, 0.5, cv2.bitwise_not(mask).astype(np.uint8))
@@ -103,7 +99,7 @@ def _ink_of_pens(tone: Pixels) -> Pixels:
 
 def _against(tone: Pixels, ground: Pixels) -> Pixels:
     """How much darker each pixel is than its ground, 0..255: light and shadow divided out."""
-    return cv2.bitwise_not(cv2.divide(tone, cv2.max(ground, 1), scale=255)).astype(np.uint8)
+    return cv2.bitwise_not(cv2.divide(tone, np.maximum(ground, 1), scale=255)).astype(np.uint8)
 
 
 def _masked(ink: Pixels, view: View) -> tuple[Pixels, Pixels, float]:
@@ -118,8 +114,10 @@ def _masked(ink: Pixels, view: View) -> tuple[Pixels, Pixels, float]:
         return ink, np.zeros_like(ink), 0.0
     otsu, _ = cv2.threshold(ink, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     mask, clarity = ink, 0.0
-    for level in (float(np.clip(otsu, ground + 0.3 * contrast, ground + 0.6 * contrast)),
-                  ground + 0.6 * contrast):
+    for level in (
+        float(np.clip(otsu, ground + 0.3 * contrast, ground + 0.6 * contrast)),
+        ground + 0.6 * contrast,
+    ):
         mask = cv2.threshold(ink, level, 255, cv2.THRESH_BINARY)[1].astype(np.uint8)
         mean, spread = cv2.meanStdDev(ink, mask=cv2.bitwise_not(mask))
         clarity = (cv2.mean(ink, mask)[0] - float(mean[0, 0])) / (float(spread[0, 0]) + 1)
@@ -152,7 +150,7 @@ def _without_lines(mask: Pixels) -> Pixels:
             rest = np.where(on_line, 0, part).astype(np.uint8)
             # Where a stroke crosses a line it stands on both sides of it.
             bridged = cv2.morphologyEx(rest, cv2.MORPH_CLOSE, np.ones((9, 1), np.uint8))
-            part = np.where(on_line, bridged & part, rest)
+            part = np.where(on_line, np.minimum(bridged, part), rest).astype(np.uint8)
             mask = np.ascontiguousarray(part.T) if turned else part
     return mask
 
@@ -196,13 +194,8 @@ def _digit_of(ink: Pixels, mask: Pixels, tight: bool) -> Pixels:
         & (y + h > y[main] - reach)
     )
     keep[0] = False
-    return cv2.LUT(labels.astype(np.uint8), _table(keep)) if count <= 256 else _table(keep)[labels]
-
-
-def _table(keep: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Pixels:
-    table = np.zeros(max(256, len(keep)), np.uint8)
-    table[: len(keep)] = 255 * keep
-    return table
+    part: Pixels = np.where(keep, 255, 0).astype(np.uint8)[labels]
+    return part
 
 
 def _is_frame(part: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> bool:

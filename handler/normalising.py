@@ -54,9 +54,9 @@ def normalise(pixels: Pixels) -> Pixels:
     """
     if pixels.shape[:2] == (SIDE, SIDE):
         plain = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-        for candidate in (plain, 255 - plain):
+        for candidate in (plain.astype(np.uint8), (255 - plain).astype(np.uint8)):
             if has_strict_form(candidate):
-                return candidate.astype(np.uint8)
+                return candidate
     height, width = pixels.shape[:2]
     size = max(height, width)
     if size < LEAST_PIXELS or min(height, width) < LEAST_ASPECT * size:

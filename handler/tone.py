@@ -121,7 +121,7 @@ def _ground_is_dark_in_uneven_light(tone: Pixels) -> bool:
     if whole.min() < 0.07 * whole.max():
         return bool(whole[1] > whole[0])
     for here in energies:
-        share = here / whole
+        share = here / np.maximum(whole, 1e-6)
         if share.max() >= 0.3:
             dark, light = here if share.min() >= 0.3 else share
             return bool(light > dark)

@@ -119,9 +119,7 @@ def _encode(answer: Answer) -> bytes:
         for header in answer.headers.items()
         for text in (header[0].encode(), header[1].encode())
     )
-    return b"".join(
-        (_pack(len(kind)), kind, middle, headers, _pack(len(answer.body)), answer.body)
-    )
+    return b"".join((_pack(len(kind)), kind, middle, headers, _pack(len(answer.body)), answer.body))
 
 
 def install(respond: Respond) -> bool:

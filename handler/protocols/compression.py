@@ -1,4 +1,4 @@
-"""Compressed bodies, as `tritonclient` sends them where it is asked to: TorchServe hands them on."""
+"""Compressed bodies, as `tritonclient` can send them: TorchServe hands them on as they are."""
 
 from __future__ import annotations
 
