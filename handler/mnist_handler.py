@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 
 from handler import wire
@@ -37,6 +38,7 @@ class MnistHandler:
         # Threads inside an operator fight the front end for cores, and make a batch of 28×28
         # images 10 to 100 times slower.
         torch.set_num_threads(1)
+        cv2.setNumThreads(1)
         properties = context.system_properties
         gpu = properties.get("gpu_id")
         device = f"cuda:{gpu}" if gpu is not None and torch.cuda.is_available() else "cpu"

@@ -29,6 +29,8 @@ THINNEST, WIDEST = 1.8, 4.6
 MARGIN = 0.4
 # No digit can be told from fewer pixels, nor in a strip narrower than this share of its length.
 LEAST_PIXELS, LEAST_ASPECT = 5, 1 / 12
+# Pieces and enclosed grounds of one digit, drawn in broken strokes: real ones stay below 13.
+MOST_PIECES = 16
 
 
 def has_strict_form(image: Pixels) -> bool:
@@ -72,7 +74,10 @@ def normalise(pixels: Pixels) -> Pixels:
         x1, y1 = (round((at + margin) / scale) for at in (x + left + w, y + top + h))
         near, _ = resized(np.ascontiguousarray(pixels[y0:y1, x0:x1]), VIEW_SIDE // 2)
         digit = find_digit(View(axis.apply(near), size, is_closer=True))
-    return _placed(_fitted(digit))
+    fine = _fitted(digit)
+    if _pieces(fine) > MOST_PIECES:
+        raise NoDigit("the image is noise or has many things in it: expected one digit")
+    return _placed(fine)
 
 
 def _fitted(digit: Digit) -> Pixels:
@@ -107,6 +112,13 @@ def _stroke_width(fine: Pixels) -> float:
     mask = cv2.copyMakeBorder((fine > 127).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT)
     distance = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
     return 4 * cv2.mean(distance, mask)[0] - 1
+
+
+def _pieces(fine: Pixels) -> int:
+    """How many pieces of ink and of ground the box falls into."""
+    ink = (fine > 127).astype(np.uint8)
+    count: int = cv2.connectedComponents(ink)[0] + cv2.connectedComponents(1 - ink)[0] - 2
+    return count
 
 
 def _placed(fine: Pixels) -> Pixels:
