@@ -51,10 +51,11 @@ def _promises(model: str) -> Iterator[Promise]:
         *("p50 at 1 connection, ms, low-latency setting", 0.9, False),
         _median(model, "low latency", "p50_ms@1"),
     )
-    yield (
-        *("1,000 images in one request, of the model's in-process limit",),
-        *(0.85 if model == "cnn" else 0.6, True, lambda results: _of_limit(results, model)),
-    )
+    for network in ("frozen", "optimised"):
+        yield (
+            f"1,000 images in one request, of the {network} network's in-process limit",
+            *(0.85 if model == "cnn" else 0.6, True, _of_limit(model, network)),
+        )
     yield (
         *("start to first prediction, of stock's", 0.3, False),
         _ratio(model, "first_prediction_s", "stock"),
@@ -80,14 +81,16 @@ def _median(model: str, server: str, metric: str) -> Callable[[Results], float |
     return lambda results: results.median(model, server, metric)
 
 
-def _of_limit(results: Results, model: str) -> float | None:
-    """Against the network alone at its fastest batch size."""
-    speeds = [results.median(model, IN_PROCESS, f"model@{size}") for size in BATCHES]
-    fastest = max(range(len(BATCHES)), key=lambda index: speeds[index] or 0.0)
-    ratio = results.ratio(
-        model, "bulk_images_per_s@1000", "project", IN_PROCESS, f"model@{BATCHES[fastest]}"
-    )
-    return ratio and ratio.median
+def _of_limit(model: str, network: str) -> Callable[[Results], float | None]:
+    """Bulk against the network alone, at its fastest batch size."""
+
+    def compute(results: Results) -> float | None:
+        metrics = [f"{network}@{size}" for size in BATCHES]
+        limit = max(metrics, key=lambda name: results.median(model, IN_PROCESS, name) or 0.0)
+        ratio = results.ratio(model, "bulk_images_per_s@1000", "project", IN_PROCESS, limit)
+        return ratio and ratio.median
+
+    return compute
 
 
 def _errors(results: Results, model: str) -> float | None:

@@ -50,7 +50,7 @@ def build(model: Path, export_path: Path) -> Path:
         shutil.copytree(
             PACKAGE,
             work / "extra" / PACKAGE.name,
-            ignore=shutil.ignore_patterns("__pycache__", ENTRY.name, Path(__file__).name),
+            ignore=shutil.ignore_patterns("__pycache__", "*.yaml", ENTRY.name, Path(__file__).name),
         )
         _run_archiver(model, work)
         return _pack(work / MODEL_NAME, export_path / f"{MODEL_NAME}.mar")

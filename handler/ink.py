@@ -30,6 +30,8 @@ LEAST_CONTRAST = 10
 # Ink stands out from its ground by so many times the ground's own spread. The upper part of any
 # one heap of values does not: 2.6 for Gaussian noise cut anywhere, 3.5 for uniform noise.
 LEAST_CLARITY = 4.5
+# Paper in deep shadow keeps a quarter of white; to divide by less would blow up quantisation.
+DARKEST_GROUND = 64
 # The shortest digit in its view; what is smaller is a speck.
 LEAST_SIDE = 0.04
 # Parts of a digit (the hat of a 5) lie no farther apart than this share of its size …
@@ -99,7 +101,8 @@ def _ink_of_pens(tone: Pixels) -> Pixels:
 
 def _against(tone: Pixels, ground: Pixels) -> Pixels:
     """How much darker each pixel is than its ground, 0..255: light and shadow divided out."""
-    return cv2.bitwise_not(cv2.divide(tone, np.maximum(ground, 1), scale=255)).astype(np.uint8)
+    ink = cv2.divide(cv2.subtract(ground, tone), np.maximum(ground, DARKEST_GROUND), scale=255)
+    return ink.astype(np.uint8)
 
 
 def _masked(ink: Pixels, view: View) -> tuple[Pixels, Pixels, float]:
@@ -141,8 +144,9 @@ def _without_lines(mask: Pixels) -> Pixels:
         runs = cv2.morphologyEx(part, cv2.MORPH_OPEN, np.ones((1, max(9, width // 8)), np.uint8))
         joined = cv2.dilate(runs, np.ones((3, 5), np.uint8))
         _, labels, stats, _ = cv2.connectedComponentsWithStats(joined)
-        lines = (stats[:, cv2.CC_STAT_WIDTH] > 0.97 * width) & (
-            stats[:, cv2.CC_STAT_AREA] < 0.06 * height * stats[:, cv2.CC_STAT_WIDTH]
+        # Dilating has brought a line that ends at the border to the border.
+        lines = (stats[:, cv2.CC_STAT_WIDTH] == width) & (
+            stats[:, cv2.CC_STAT_AREA] < 0.06 * height * width
         )
         lines[0] = False
         if lines.any():
@@ -175,8 +179,8 @@ def _digit_of(ink: Pixels, mask: Pixels, tight: bool) -> Pixels:
     m = max(r, longest // 40)
     outside = (x <= m) | (y <= m) | (x + w >= width - m) | (y + h >= height - m)
     outside &= not tight
-    for i in np.flatnonzero((w > 0.5 * width) & (h > 0.5 * height) & ~outside).tolist():
-        if i and _is_frame(labels[y[i] : y[i] + h[i], x[i] : x[i] + w[i]] == i):
+    for i in np.flatnonzero((w > 0.5 * width) & (h > 0.5 * height)).tolist():
+        if i and not tight and _is_frame(labels[y[i] : y[i] + h[i], x[i] : x[i] + w[i]] == i):
             mass[i] = 0
     if not mass.any():
         raise NoDigit("there is a frame in the image, but no digit in it")

@@ -68,6 +68,8 @@ def normalise(pixels: Pixels) -> Pixels:
     axis = find_axis(view, size)
     digit = find_digit(View(axis.apply(view), size))
     x, y, w, h = digit.box
+    if max(w, h) < LEAST_PIXELS * scale:
+        raise NoDigit("only specks stand out from the ground: expected one digit")
     margin = MARGIN * max(w, h)
     if max(w, h) + 2 * margin < 0.8 * max(view.shape[:2]):
         x0, y0 = (max(0, round((at - margin) / scale)) for at in (x + left, y + top))
@@ -133,9 +135,9 @@ def _placed(fine: Pixels) -> Pixels:
     if box.max() < 1:
         raise NoDigit("only specks stand out from the ground: expected one digit")
     box *= 255 / box.max()
-    moments = cv2.moments(box)
-    x = round(SIDE / 2 - moments["m10"] / moments["m00"])
-    y = round(SIDE / 2 - moments["m01"] / moments["m00"])
+    # Not cv2.moments: it takes a box of two columns for a list of points.
+    x = round(SIDE / 2 - float(box.sum(axis=0) @ np.arange(columns)) / float(box.sum()))
+    y = round(SIDE / 2 - float(box.sum(axis=1) @ np.arange(rows)) / float(box.sum()))
     x, y = min(max(x, 0), SIDE - columns), min(max(y, 0), SIDE - rows)
     image = np.zeros((SIDE, SIDE), np.uint8)
     image[y : y + rows, x : x + columns] = np.rint(box)

@@ -39,8 +39,8 @@ def results() -> Results:
             *_samples("project", "bulk_images_per_s@1000", 90_000, 80_000, 91_000),
             *_samples("project", "memory_load_mb", 400, 410, 405),
             *_samples("mosec", "images_per_s@64", 8000, 4000, 8000),
-            *_samples(IN_PROCESS, "model@64", 99_000, 99_000, 99_000),
-            *_samples(IN_PROCESS, "model@256", 100_000, 100_000, 100_000),
+            *_samples(IN_PROCESS, "frozen@64", 99_000, 99_000, 99_000),
+            *_samples(IN_PROCESS, "frozen@256", 100_000, 100_000, 100_000),
         ),
         FACTS,
     )
@@ -71,13 +71,13 @@ def test_promises(results: Results) -> None:
     assert set(seen) == {
         "throughput at 64 connections, of mosec's",
         "p99 at 64 connections, of its p50",
-        "1,000 images in one request, of the model's in-process limit",
+        "1,000 images in one request, of the frozen network's in-process limit",
         "errors",
     }
     throughput = seen["throughput at 64 connections, of mosec's"]
     assert (throughput.seen, throughput.limit, throughput.holds) == (1.125, 1.0, True)
     assert seen["p99 at 64 connections, of its p50"].seen == 1.6
-    bulk = seen["1,000 images in one request, of the model's in-process limit"]
+    bulk = seen["1,000 images in one request, of the frozen network's in-process limit"]
     assert (bulk.seen, bulk.holds) == (0.9, True)
 
 
