@@ -61,7 +61,8 @@ def find_digit(view: View) -> Digit:
     tight = view.is_tiny or is_tight(mask)
     if not view.is_tiny and not (even and (tight or border_share(mask) < 0.02)):
         narrow = _masked(_ink_of_pens(tone), view)
-        if not even or thickness(mask) > 0.15 or border_share(narrow[1]) < 0.8 * border_share(mask):
+        less = border_share(narrow[1]) < 0.8 * border_share(mask)
+        if not even or thickness(mask) > 0.15 or (less and not _is_cut(mask, narrow[1])):
             ink, mask, clarity = narrow
             tight = False
     if clarity < LEAST_CLARITY:
@@ -127,6 +128,13 @@ def _masked(ink: Pixels, view: View) -> tuple[Pixels, Pixels, float]:
         if clarity >= LEAST_CLARITY:
             break
     return ink, mask, clarity
+
+
+def _is_cut(whole: Pixels, part: Pixels) -> bool:
+    """Whether what `part` lacks of `whole` lies along it: a bold stroke's core, not a table."""
+    lost = cv2.subtract(whole, cv2.dilate(part, square(5)))
+    along = cv2.bitwise_and(part, cv2.dilate(lost, square(11)))
+    return cv2.countNonZero(along) > 0.3 * cv2.countNonZero(part)
 
 
 def _quantile(ink: Pixels, share: float, mask: Pixels | None = None) -> float:

@@ -1,7 +1,7 @@
 """Train a digit classifier and save it as TorchScript.
 
-The default recipe reaches 99.585 % ± 0.035 on MNIST's test set: mean and standard deviation of
-2 runs (seeds 0 and 1), last epoch, nothing selected on the test set. The runs are repeated by
+The default recipe reaches 99.60 % ± 0.05 on MNIST's test set: mean and standard deviation of
+4 runs (seeds 0 to 3), last epoch, nothing selected on the test set. The runs are repeated by
 
     python -m training --seed 0 --threads 1 --output model_store/seeds/0.pt     # and 1, 2, …
     python -m training.summary model_store/seeds/*.json
