@@ -30,7 +30,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-model: $(STORE)/mnist.pt ## train (about 4 minutes); TRAINING='--preset fast' takes 20 seconds
+model: $(STORE)/mnist.pt ## train (about 7 minutes); TRAINING='--preset fast' takes 20 seconds
 $(STORE)/mnist.pt: $(wildcard training/*.py) $(wildcard data/*.gz) | $(READY)
 	$(BIN)/python -m training --output $@ $(TRAINING)
 

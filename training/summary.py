@@ -1,7 +1,7 @@
 """Several runs in one table: mean ± standard deviation, never the best of them.
 
 for seed in 0 1 2 3 4; do
-    python -m training --seed $seed --threads 1 --output model_store/seeds/$seed.pt
+    python -m training --seed $seed --output model_store/seeds/$seed.pt
 done
 python -m training.summary model_store/seeds/*.json
 """
