@@ -58,11 +58,11 @@ def find_digit(view: View) -> Digit:
         tone = cv2.GaussianBlur(tone, (3, 3), 0).astype(np.uint8)
     ink, mask, clarity = _masked(_ink_of_any_width(tone, view.is_tiny), view)
     even = clarity >= LEAST_CLARITY and is_sharp(ink, mask)
-    tight = view.is_tiny or is_tight(mask)
+    tight = view.is_tiny or is_tight(mask, least_sides=4 if view.is_page_sized else 2)
     if not view.is_tiny and not (even and (tight or border_share(mask) < 0.02)):
         narrow = _masked(_ink_of_pens(tone), view)
         less = border_share(narrow[1]) < 0.8 * border_share(mask)
-        if not even or thickness(mask) > 0.15 or (less and not _is_cut(mask, narrow[1])):
+        if not even or thickness(mask) > 0.15 or less:
             ink, mask, clarity = narrow
             tight = False
     if clarity < LEAST_CLARITY:
@@ -130,13 +130,6 @@ def _masked(ink: Pixels, view: View) -> tuple[Pixels, Pixels, float]:
     return ink, mask, clarity
 
 
-def _is_cut(whole: Pixels, part: Pixels) -> bool:
-    """Whether what `part` lacks of `whole` lies along it: a bold stroke's core, not a table."""
-    lost = cv2.subtract(whole, cv2.dilate(part, square(5)))
-    along = cv2.bitwise_and(part, cv2.dilate(lost, square(11)))
-    return cv2.countNonZero(along) > 0.3 * cv2.countNonZero(part)
-
-
 def _quantile(ink: Pixels, share: float, mask: Pixels | None = None) -> float:
     counts = np.cumsum(cv2.calcHist([ink], [0], mask, [256], [0, 256]))
     return float(np.searchsorted(counts, share * counts[-1]))
@@ -188,7 +181,7 @@ def _digit_of(ink: Pixels, mask: Pixels, tight: bool) -> Pixels:
     outside = (x <= m) | (y <= m) | (x + w >= width - m) | (y + h >= height - m)
     outside &= not tight
     for i in np.flatnonzero((w > 0.5 * width) & (h > 0.5 * height)).tolist():
-        if i and not tight and _is_frame(labels[y[i] : y[i] + h[i], x[i] : x[i] + w[i]] == i):
+        if i and _is_frame(labels[y[i] : y[i] + h[i], x[i] : x[i] + w[i]] == i):
             mass[i] = 0
     if not mass.any():
         raise NoDigit("there is a frame in the image, but no digit in it")

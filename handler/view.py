@@ -41,7 +41,12 @@ class View:
     @property
     def is_coarse(self) -> bool:
         """Shrunk so much that its grain is that of paper and camera."""
-        return not self.is_closer and self.size > 2 * VIEW_SIDE
+        return not self.is_closer and self.is_page_sized
+
+    @property
+    def is_page_sized(self) -> bool:
+        """A camera's or a scanner's picture of a page, rather than a digit cut out of one."""
+        return self.size > 2 * VIEW_SIDE
 
 
 def resized(pixels: Pixels, side: int = VIEW_SIDE) -> tuple[Pixels, float]:
@@ -97,14 +102,14 @@ def is_sharp(tone: Pixels, mask: Pixels) -> bool:
     return bool(cv2.mean(step, edge)[0] - cv2.mean(step)[0] > SHARP * contrast)
 
 
-def is_tight(mask: Pixels) -> bool:
-    """Whether the mask meets every side and fills none, as where a digit's box was cut out."""
+def is_tight(mask: Pixels, least_sides: int = 4) -> bool:
+    """Whether the mask meets its sides and fills none, as where a digit's box was cut out."""
     if max(mask.shape) > 2 * min(mask.shape):
         return True
     d = max(2, max(mask.shape) // 25)
     bands = (mask[:d], mask[-d:], mask[:, :d].T, mask[:, -d:].T)
     shares = [float(band.max(axis=0).mean()) / 255 for band in bands]
-    return min(shares) > 0 and max(shares) < 0.9
+    return sum(share > 0 for share in shares) >= least_sides and max(shares) < 0.9
 
 
 def continued(tone: Pixels, k: int) -> Pixels:

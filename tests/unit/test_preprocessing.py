@@ -1,4 +1,4 @@
-"""Pixels to model input: MNIST untouched, everything else in its form, nothing illegible guessed."""
+"""Pixels to model input: MNIST untouched, other images in its form, nothing illegible guessed."""
 
 from __future__ import annotations
 
