@@ -63,11 +63,11 @@ def test_the_check_for_mnists_form_can_fail(all_images: Pixels) -> None:
     for other in (255 - digits, np.maximum(digits, 40), digits // 4, np.zeros_like(digits)):
         assert not has_mnist_form(other).any()
         assert not any(_is_mnist(image) for image in other)
-        assert not has_mnist_form(other / np.float32(255)).any()
+        assert not has_mnist_form((other / 255).astype(np.float32)).any()
 
 
 def test_floats_pass_and_are_judged_alike(mnist_test: Mnist) -> None:
-    floats = mnist_test[0][:100] / np.float32(255)
+    floats = (mnist_test[0][:100] / 255).astype(np.float32)
     floats[3] = 0
     floats[5] = 1 - floats[5]
     images, refusals = prepare_images(floats)
