@@ -62,7 +62,8 @@ def coloured(image: Pixels, random: Random) -> Pixels:
         if abs(float((ink - ground) @ (0.299, 0.587, 0.114))) >= 100:
             break
     share = image[..., None] / 255
-    return np.rint(ground * (1 - share) + ink * share).astype(np.uint8)
+    mixed: Pixels = np.rint(ground * (1 - share) + ink * share).astype(np.uint8)
+    return mixed
 
 
 def pasted(image: Pixels, random: Random, width: int, height: int) -> Pixels:
@@ -81,7 +82,8 @@ def shaded(image: Pixels, random: Random, depth: float = 0.35, grain: float = 4)
     y, x = np.mgrid[-0.5 : 0.5 : h * 1j, -0.5 : 0.5 : w * 1j]
     light = 1 - depth * (0.5 + (x * np.cos(angle) + y * np.sin(angle)) / np.sqrt(2))
     paper = (230 - 190 * (image / 255.0)) * light + random.normal(0, grain, (h, w))
-    return np.clip(np.rint(paper), 0, 255).astype(np.uint8)
+    rounded: Pixels = np.clip(np.rint(paper), 0, 255).astype(np.uint8)
+    return rounded
 
 
 def all_together(image: Pixels, random: Random) -> Pixels:
@@ -129,7 +131,11 @@ class Score:
 
 
 def measure(
-    distortion: Distortion, images: Pixels, labels: Pixels, model: torch.nn.Module, seed: int = 0
+    distortion: Distortion,
+    images: Pixels,
+    labels: NDArray[np.int64],
+    model: torch.nn.Module,
+    seed: int = 0,
 ) -> Score:
     """Distort, prepare and classify every image; a refused one counts as wrong."""
     random = np.random.default_rng(seed)
@@ -145,21 +151,22 @@ def measure(
             legible[i] = False
         times.append(time.perf_counter() - start)
     with torch.inference_mode():
-        digits = torch.cat([model(batch).argmax(1) for batch in to_tensor(ready).split(500)])
+        digits = torch.cat([model(batch).argmax(1) for batch in torch.split(to_tensor(ready), 500)])
     right = (digits.numpy() == labels) & legible
     return Score(float(right.mean()), int((~legible).sum()), float(np.median(times)) * 1000)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path, default=Path("model_store/mnist.pt"))
     parser.add_argument("--limit", type=int, default=10_000, help="how many of the test images")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
-    model = torch.jit.load(str(arguments.model)).eval()
-    images, labels = (part[: arguments.limit] for part in read_mnist("test"))
+    model = torch.jit.load(str(arguments.model)).eval()  # type: ignore[no-untyped-call]
+    images, labels = read_mnist("test")
+    images, labels = images[: arguments.limit], labels[: arguments.limit]
     print(f"| distortion ({len(images)} images each) | accuracy | refused | ms |")
     print("|---|---|---|---|")
     for distortion in DISTORTIONS:

@@ -44,7 +44,7 @@ def _panel(axes: Axes, results: Results, model: str, prefix: str, title: str) ->
         points = [
             (count, median)
             for count in CONNECTIONS
-            if (median := results.median(model, server, f"{prefix}{count}")) is not None
+            if (median := results.median(model, server, f"{prefix}{count}"))
         ]
         if points:
             axes.plot(*zip(*points, strict=True), color=colour, marker=marker, label=server)

@@ -73,6 +73,9 @@ def _model(results: Results, model: str) -> Iterable[str]:
         yield _ratios(results, model, connections)
     yield _table(results, model, "p50 ms at", "p50_ms@", connections)
     yield _table(results, model, "p99 ms at", "p99_ms@", connections)
+    if any(s.value for s in results.samples if s.model == model and s.metric[:7] == "errors@"):
+        yield "Requests without a good answer; where they pass 1 % no latency is given:"
+        yield _table(results, model, "errors at", "errors@", connections)
     sizes = _suffixes(results, model, "bulk_images_per_s@")
     if sizes:
         yield "### Many images a request (`.npy`, one connection)"

@@ -56,3 +56,10 @@ class NoDigit(RequestError):
 
     status = 422
     code = "no_digit"
+
+
+class Busy(RequestError):
+    """503: not the client's fault; the same request may be answered a little later."""
+
+    status = 503
+    code = "busy"

@@ -7,18 +7,25 @@ one client sends can change the answer of no other.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 
 import orjson
 
-from handler.arrays import stack
-from handler.errors import RequestError
+from handler.arrays import Images, stack
+from handler.errors import Busy, RequestError
 from handler.explain import Attribution
 from handler.model import DigitModel
 from handler.protocols import Answer, Decoded, Predictions, Request
 from handler.protocols.dispatch import decode, refuse
 
 logger = logging.getLogger(__name__)
+
+EXPLAIN_SECONDS = 2.0
+"""What the explanations of one batch may take together, while its predictions wait for them.
+
+Without a bound a few clients could hold the worker for longer than TorchServe lets it be silent.
+"""
 
 _SERVER_ERROR = Answer(
     500,
@@ -60,28 +67,41 @@ def _predict(model: DigitModel, batch: Sequence[Decoded]) -> list[Answer]:
         return [_SERVER_ERROR] * len(batch)
     answers = []
     start = 0
+    deadline = time.monotonic() + EXPLAIN_SECONDS
     for item in batch:
         stop = start + len(item.images)
         predictions = Predictions(digits[start:stop], probabilities[start:stop], item.refusals)
-        answers.append(_encode(model, item, predictions))
+        answers.append(_encode(model, item, predictions, deadline))
         start = stop
     return answers
 
 
-def _encode(model: DigitModel, item: Decoded, predictions: Predictions) -> Answer:
+def _encode(model: DigitModel, item: Decoded, predictions: Predictions, deadline: float) -> Answer:
     try:
         if item.targets is not None:
-            predictions = predictions._replace(attributions=_explain(model, item, predictions))
+            predictions = _explain(model, item.images, item.targets, predictions, deadline)
         return item.encode(predictions)
     except Exception:
         logger.exception("an answer could not be made")
         return _SERVER_ERROR
 
 
-def _explain(model: DigitModel, item: Decoded, predictions: Predictions) -> dict[int, Attribution]:
-    attributions = {}
-    for index, target in enumerate(item.targets or ()):
-        if index not in item.refusals:
-            explained = int(predictions.digits[index]) if target is None else target
-            attributions[index] = model.explain(item.images[index : index + 1], explained)
-    return attributions
+def _explain(
+    model: DigitModel,
+    images: Images,
+    targets: Sequence[int | None],
+    predictions: Predictions,
+    deadline: float,
+) -> Predictions:
+    """Add an attribution for each image; those that the time does not suffice for are refused."""
+    attributions: dict[int, Attribution] = {}
+    refusals: dict[int, RequestError] = dict(predictions.refusals)
+    for index, target in enumerate(targets):
+        if index in refusals:
+            continue
+        if time.monotonic() > deadline:
+            refusals[index] = Busy("too many explanations were asked for at once; ask again")
+            continue
+        explained = int(predictions.digits[index]) if target is None else target
+        attributions[index] = model.explain(images[index : index + 1], explained)
+    return predictions._replace(refusals=refusals, attributions=attributions)

@@ -65,6 +65,9 @@ def _describe(predictions: Predictions, index: int) -> dict[str, Any]:
 
 
 def _encode_one(predictions: Predictions) -> Answer:
+    if predictions.refusals:
+        refusal = predictions.refusals[0]
+        return Answer(refusal.status, orjson.dumps(refusal.as_dict()))
     return Answer(200, orjson.dumps(_describe(predictions, 0), option=orjson.OPT_SERIALIZE_NUMPY))
 
 

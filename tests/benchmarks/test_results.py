@@ -125,3 +125,9 @@ def test_machine_facts() -> None:
     facts = machine()
     assert facts["cores"] >= 1
     assert facts["packages"]["torch"]
+
+
+def test_page_tells_of_errors_only_where_there_are_some(results: Results) -> None:
+    assert "without a good answer" not in report.markdown(results)
+    failing = Results((*results.samples, *_samples("mosec", "errors@64", 5, 0, 7)), FACTS)
+    assert "| mosec | 5 (0–7) |" in report.markdown(failing)
