@@ -1,4 +1,4 @@
-"""Talks to a running server: plot, predict, evaluate.
+"""Talks to a running server: plot, predict, explain, evaluate.
 
 >>> from client import DigitClient
 >>> DigitClient().predict("seven.png")[0].digit         # a server must run: make start
@@ -14,11 +14,13 @@ from client.errors import (
     ServerUnreachable,
     Unauthorized,
 )
+from client.explain import Explanation
 from client.prediction import Prediction
 
 __all__ = [
     "ClientError",
     "DigitClient",
+    "Explanation",
     "NotOffered",
     "Prediction",
     "Refused",

@@ -2,6 +2,7 @@
 
 python -m client plot                   # 16 test digits and their predictions, as a picture
 python -m client predict digit.png      # one line for each image: its name, a tab, its digit
+python -m client explain digit.png      # which pixels spoke for its digit, as a picture
 python -m client evaluate               # how good the served model is, on MNIST or a folder
 """
 
@@ -85,6 +86,8 @@ def _run(options: argparse.Namespace) -> int:
     with client:
         if options.command == "predict":
             return commands.predict(client, options.files, options.json, options.probabilities)
+        if options.command == "explain":
+            return commands.explain(client, options.files, options.target, options.output)
         if options.command == "plot":
             return commands.plot(
                 client,
@@ -128,6 +131,13 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--probabilities", action="store_true", help="ten more columns: of digit 0 to 9"
     )
+
+    explain = add("explain", "draw which pixels spoke for the digit of image files")
+    explain.add_argument("files", nargs="+", metavar="FILE", help="a file, a folder, or - (stdin)")
+    explain.add_argument(
+        "--target", type=int, choices=range(10), help="explain this digit, not the predicted one"
+    )
+    explain.add_argument("--output", type=Path, default=Path("explanation.png"))
 
     evaluate = add("evaluate", "measure the served model and write a report")
     evaluate.add_argument(

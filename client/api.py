@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from client import openinference, protocol
+from client import explain, openinference, protocol
 from client.errors import ClientError, Refused, ServerUnreachable
+from client.explain import Explanation
 from client.images import Encoded, ImageLike, Pixels, as_items, encode, size
 from client.keys import Keys
 from client.prediction import Prediction
@@ -155,6 +156,26 @@ class DigitClient:
         if lost and all(result.error is lost for result in results):
             raise lost
         return results
+
+    def explain(self, image: ImageLike, *, target: int | None = None) -> Explanation:
+        """Ask which pixels spoke for a digit. It costs the server as much as a hundred predictions.
+
+        Args:
+            image: one image, in any form that `predict` takes.
+            target: the digit to explain, 0..9; by default the predicted one.
+
+        Raises:
+            TypeError, ValueError: it is not one image.
+            Refused: the image shows no digit, cannot be read, or there is no such target.
+            ServerUnreachable, ServerFailed, Unauthorized, NotOffered: there was no answer.
+        """
+        items = as_items(image)
+        if len(items) != 1:
+            raise ValueError(f"expected one image, got {len(items)}")
+        item = items[0]
+        body = protocol.npy(item) if isinstance(item, np.ndarray) else encode(item)
+        request = explain.request(body, target)
+        return explain.explanation(self._transport.post(request, threading.Event()))
 
     def _chunks(self, items: list[Pixels | Encoded]) -> Iterator[list[int]]:
         """Split into requests: the indices of images of one kind, within the limits."""

@@ -11,6 +11,7 @@ import secrets
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -18,12 +19,16 @@ from PIL import Image
 from client import files
 from client.api import DigitClient
 from client.errors import NotOffered, Refused, UsageError
-from client.images import png
+from client.images import encode, png
 from client.plot import grid_figure
 from client.prediction import Prediction, raise_lost
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 ALL_PREDICTED, SOME_REFUSED = 0, 1
 FILES_AT_ONCE = 1024  # the lines appear as it goes
+EXPLAINED_AT_ONCE = 64  # in one picture
 
 
 def predict(client: DigitClient, names: list[str], as_json: bool, probabilities: bool) -> int:
@@ -65,12 +70,7 @@ def plot(  # noqa: PLR0913  (one for each option)
     except NotOffered:  # a server without the protocol that has probabilities
         predictions = client.predict(encoded)
     raise_lost(predictions)
-    figure = grid_figure(images, labels, predictions, rows, columns)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        figure.savefig(output)
-    except ValueError as error:  # matplotlib does not know the suffix
-        raise UsageError(f"{output}: {error}") from error
+    _save(grid_figure(images, labels, predictions, rows, columns), output)
     right = sum(p.digit == label for p, label in zip(predictions, labels, strict=True))
     print(f"{output}: {right} of {len(labels)} right (seed {seed})")
     if show:
@@ -95,6 +95,33 @@ def evaluate(client: DigitClient, folders: list[Path], output: Path, data_dir: P
     return code
 
 
+def explain(client: DigitClient, names: list[str], target: int | None, output: Path) -> int:
+    """Print a line for each image file, its name, its digit and the target; draw why."""
+    # They bring the preprocessing along.
+    from client.explain import Explained, heat_figure  # noqa: PLC0415
+    from handler.errors import RequestError  # noqa: PLC0415
+    from handler.preprocessing import prepare_image  # noqa: PLC0415
+
+    named = list(files.find(names))
+    if len(named) > EXPLAINED_AT_ONCE:
+        raise UsageError(f"expected at most {EXPLAINED_AT_ONCE} images, got {len(named)}")
+    drawn = []
+    for name, image in named:
+        try:
+            body = encode(image)
+            explanation = client.explain(body, target=target)
+            # Drawn over what the model saw of it.
+            drawn.append(Explained(name, prepare_image(body), explanation))
+        except (Refused, RequestError) as error:
+            complain(f"{_on_one_line(name)}: {error}")
+            continue
+        print(_on_one_line(name), explanation.digit, explanation.target, sep="\t", flush=True)
+    if drawn:
+        _save(heat_figure(drawn), output)
+        print(f"{output}: {len(drawn)} of {len(named)} explained")
+    return ALL_PREDICTED if len(drawn) == len(named) else SOME_REFUSED
+
+
 def exit_code(predictions: Iterable[Prediction]) -> int:
     """Return 0 if every image was predicted, else 1."""
     return SOME_REFUSED if any(prediction.error for prediction in predictions) else ALL_PREDICTED
@@ -106,12 +133,16 @@ def complain(message: str) -> None:
 
 
 def _print_line(name: str, prediction: Prediction) -> None:
-    name = name.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+    name = _on_one_line(name)
     if isinstance(prediction.error, Refused):
         complain(f"{name}: {prediction.error}")
     elif prediction.digit is not None:
         row = () if prediction.probabilities is None else prediction.probabilities
         print(name, prediction.digit, *(f"{p:.4f}" for p in row), sep="\t")
+
+
+def _on_one_line(name: str) -> str:
+    return name.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
 
 
 def _print_json(name: str, prediction: Prediction) -> None:
@@ -124,6 +155,14 @@ def _print_json(name: str, prediction: Prediction) -> None:
         record["confidence"] = prediction.confidence
         record["probabilities"] = prediction.probabilities.tolist()
     print(json.dumps(record))  # ASCII, whatever the name
+
+
+def _save(figure: Figure, output: Path) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        figure.savefig(output)
+    except ValueError as error:  # matplotlib does not know the suffix
+        raise UsageError(f"{output}: {error}") from error
 
 
 def _show(picture: Path) -> None:

@@ -29,14 +29,19 @@ def request(images: list[bytes] | Pixels) -> Request:
         images: encoded images, or pixels uint8 or float32 [N, 28, 28].
     """
     if isinstance(images, np.ndarray):
-        buffer = io.BytesIO()
-        np.save(buffer, images, allow_pickle=False)
-        return Request(PATH, buffer.getvalue(), {"Content-Type": "application/octet-stream"})
+        return Request(PATH, npy(images), {"Content-Type": "application/octet-stream"})
     if len(images) == 1:
         return Request(PATH, images[0], {"Content-Type": "application/octet-stream"})
     instances = [{"b64": base64.b64encode(image).decode()} for image in images]
     body = json.dumps({"instances": instances}, separators=(",", ":")).encode()
     return Request(PATH, body, {"Content-Type": "application/json"})
+
+
+def npy(pixels: Pixels) -> bytes:
+    """Return pixels as a `.npy` file."""
+    buffer = io.BytesIO()
+    np.save(buffer, pixels, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def predictions(answer: requests.Response, count: int) -> list[Prediction]:

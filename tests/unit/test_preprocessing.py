@@ -1,4 +1,4 @@
-"""Pixels to model input: MNIST untouched, other images in its form, nothing illegible guessed."""
+"""Pixels to model input: MNIST untouched, the rest in its form, nothing illegible guessed."""
 
 from __future__ import annotations
 
@@ -225,3 +225,11 @@ def test_no_damaged_file_gets_past_the_fast_path(mnist_test: Mnist) -> None:
             except RequestError:
                 refused += 1
     assert refused > len(whole)
+
+
+@pytest.mark.parametrize("width", range(4, 40))
+def test_a_bare_stroke_of_any_width_is_placed(width: int) -> None:
+    """A box two pixels wide once looked like a list of points to OpenCV's moments."""
+    picture = np.full((240, 240), 255, np.uint8)
+    picture[40:200, 100 : 100 + width] = 0
+    assert has_mnist_form(normalise(picture)[None]).all()
