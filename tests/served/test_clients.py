@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,8 +16,9 @@ from kserve import InferenceRESTClient, RESTConfig
 from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 
-from client.server import Server
+from client.server import REPOSITORY, Server
 from handler.model import DigitModel
+from tests.images import b64, png
 from tests.served.clients import BATCH, CLIENTS, Images, authorization, in_form, kserve_infer
 from tests.served.test_predictions import worker_pids
 
@@ -113,6 +115,20 @@ def test_kserve_explains(server: Server, images: Images) -> None:
 
     explanations = asyncio.run(explain())["explanations"]
     assert np.shape([explanation["attributions"] for explanation in explanations]) == (2, 28, 28)
+
+
+def test_the_code_in_the_docs(
+    server: Server, images: Images, expected: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (REPOSITORY / "docs" / "protocols.md").read_text()
+    v1, v2 = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names = {"key": server.key, "pixels": images, "image_as_base64": b64(png(images[0]))}
+    for code in (v1, v2):
+        exec(code.replace("127.0.0.1:8080", server.url.removeprefix("http://")), names)  # noqa: S102
+    assert capsys.readouterr().out == f"{{'predictions': [{expected[0]}]}}\n"
+    answer: Any = names["answer"]
+    assert answer.as_numpy("digit").tolist() == expected
+    names["client"].close()  # type: ignore[attr-defined]
 
 
 def test_what_torchserve_does_not_answer(client: Any, server: Server) -> None:
