@@ -12,6 +12,9 @@ import pytest
 from client.server import REPOSITORY
 
 
+LONG_AGO = 1_000_000_000  # a time that no clock is near
+
+
 @pytest.fixture
 def built(tmp_path: Path) -> Path:
     """A checkout in which everything has been made, in the order in which make would."""
@@ -25,8 +28,14 @@ def built(tmp_path: Path) -> Path:
         made = tmp_path / name
         made.parent.mkdir(exist_ok=True)
         made.touch()
-        newest = max(path.stat().st_mtime for path in tmp_path.rglob("*"))
-        os.utime(made, (newest + number, newest + number))
+        made = (".venv/.ready", "model_store/mnist.pt", "model_store/mnist.mar")
+    for name in made:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for path in tmp_path.rglob("*"):
+        os.utime(path, (LONG_AGO, LONG_AGO))
+    for number, name in enumerate(made, start=1):
+        os.utime(tmp_path / name, (LONG_AGO + number, LONG_AGO + number))
     return tmp_path
 
 
