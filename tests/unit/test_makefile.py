@@ -11,7 +11,6 @@ import pytest
 
 from client.server import REPOSITORY
 
-
 LONG_AGO = 1_000_000_000  # a time that no clock is near
 
 
