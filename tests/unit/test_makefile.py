@@ -21,13 +21,7 @@ def built(tmp_path: Path) -> Path:
         shutil.copytree(REPOSITORY / name, tmp_path / name)
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(REPOSITORY / name, tmp_path)
-    for number, name in enumerate(
-        (".venv/.ready", "model_store/mnist.pt", "model_store/mnist.mar")
-    ):
-        made = tmp_path / name
-        made.parent.mkdir(exist_ok=True)
-        made.touch()
-        made = (".venv/.ready", "model_store/mnist.pt", "model_store/mnist.mar")
+    made = (".venv/.ready", "model_store/mnist.pt", "model_store/mnist.mar")
     for name in made:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
