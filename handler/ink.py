@@ -72,9 +72,10 @@ def find_digit(view: View) -> Digit:
     digit = cv2.bitwise_and(mask, part).astype(np.uint8)
     if view.is_coarse and not is_sharp(ink, digit):
         raise NoDigit("only shading stands out in the image: expected one digit")
-    ground = _quantile(ink, 0.5, cv2.bitwise_not(mask).astype(np.uint8))
+    (ground,) = _quantiles(ink, (0.5,), cv2.bitwise_not(mask).astype(np.uint8))
     # Full strength is that of the darker half of the strokes; grain stays below a sixth of it.
-    high = ground + 0.9 * (_quantile(ink, 0.6, digit) - ground)
+    (strong,) = _quantiles(ink, (0.6,), digit)
+    high = ground + 0.9 * (strong - ground)
     low = ground + 0.15 * (high - ground)
     levels = np.clip((np.arange(256) - low) * (255 / max(high - low, 1)), 0, 255).astype(np.uint8)
     soft = cv2.bitwise_and(cv2.LUT(ink, levels), part).astype(np.uint8)
@@ -111,10 +112,10 @@ def _masked(ink: Pixels, view: View) -> tuple[Pixels, Pixels, float]:
     # What stands at the very edge (a table) must not hide what is fainter.
     d = max(ink.shape) // 25
     inner = np.ascontiguousarray(ink[d:-d, d:-d]) if min(ink.shape) > 4 * d else ink
-    ground = _quantile(inner, 0.3)
     # In a whole page the digit may be a thousandth of it, closer up it is more.
-    contrast = _quantile(inner, 0.995 if view.is_closer else 0.999) - ground
-    if contrast + ground < LEAST_CONTRAST:
+    ground, peak = _quantiles(inner, (0.3, 0.995 if view.is_closer else 0.999))
+    contrast = peak - ground
+    if peak < LEAST_CONTRAST:
         return ink, np.zeros_like(ink), 0.0
     otsu, _ = cv2.threshold(ink, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     mask, clarity = ink, 0.0
@@ -130,9 +131,9 @@ def _masked(ink: Pixels, view: View) -> tuple[Pixels, Pixels, float]:
     return ink, mask, clarity
 
 
-def _quantile(ink: Pixels, share: float, mask: Pixels | None = None) -> float:
+def _quantiles(ink: Pixels, shares: tuple[float, ...], mask: Pixels | None = None) -> list[float]:
     counts = np.cumsum(cv2.calcHist([ink], [0], mask, [256], [0, 256]))
-    return float(np.searchsorted(counts, share * counts[-1]))
+    return [float(np.searchsorted(counts, share * counts[-1])) for share in shares]
 
 
 def _without_lines(mask: Pixels) -> Pixels:
@@ -169,7 +170,8 @@ def _digit_of(ink: Pixels, mask: Pixels, tight: bool) -> Pixels:
     height, width = mask.shape
     longest = max(mask.shape)
     r = 1 + longest // 240
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(cv2.dilate(mask, square(2 * r + 1)))
+    grown = cv2.dilate(mask, square(2 * r + 1)).astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(grown)
     if count < 2:
         raise NoDigit("nothing but lines stands out in the image: expected one digit")
     x, y, w, h, _ = stats.T
@@ -198,6 +200,8 @@ def _digit_of(ink: Pixels, mask: Pixels, tight: bool) -> Pixels:
         & (y < y[main] + h[main] + reach)
         & (y + h > y[main] - reach)
     )
+    if keep[1:].all():
+        return grown
     keep[0] = False
     part: Pixels = np.where(keep, 255, 0).astype(np.uint8)[labels]
     return part
