@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -20,6 +20,8 @@ from handler.preprocessing import prepare_images, to_tensor
 
 Images: TypeAlias = "NDArray[np.uint8] | NDArray[np.float32]"
 """[N,28,28], uint8 0..255 or float32 0..1."""
+
+Item = TypeVar("Item")
 
 NPY_MAGIC = b"\x93NUMPY"
 MAX_IMAGES = 10_000  # per request: 8 MB of uint8, one second of work on one core at the very most
@@ -126,6 +128,24 @@ def one_image(array: NDArray[Any]) -> Images:
     if refusals:
         raise refusals[0]
     return images
+
+
+def decode_each(
+    items: Iterable[Item], decode: Callable[[Item], Images]
+) -> tuple[Images, dict[int, RequestError]]:
+    """Decode items of one image each: the images, [N,28,28], and the refusals by index.
+
+    A refused item's place is held by a blank image.
+    """
+    images: list[Images] = []
+    refusals: dict[int, RequestError] = {}
+    for index, item in enumerate(items):
+        try:
+            images.append(decode(item))
+        except RequestError as error:
+            refusals[index] = error
+            images.append(blank())
+    return stack(images), refusals
 
 
 def blank() -> Images:

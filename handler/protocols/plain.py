@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import orjson
 
-from handler.arrays import NPY_MAGIC, Images, as_images, blank, one_image, parse_npy, stack
-from handler.errors import RequestError, Unreadable
+from handler.arrays import NPY_MAGIC, Images, as_images, decode_each, one_image, parse_npy
+from handler.errors import Unreadable
 from handler.model import LABELS
 from handler.preprocessing import prepare_image
 from handler.protocols import Answer, Decoded, Predictions, Request
@@ -38,20 +38,13 @@ def decode_form(request: Request) -> Decoded:
     fields = request.fields
     if not fields:
         raise Unreadable(_explain_no_field(request))
-    images = []
-    refusals: dict[int, RequestError] = {}
-    for index, value in enumerate(fields.values()):
-        try:
-            images.append(decode_single(value))
-        except RequestError as error:
-            refusals[index] = error
-            images.append(blank())
+    images, refusals = decode_each(fields.values(), decode_single)
 
     def encode(predictions: Predictions) -> Answer:
         answers = dict(zip(fields, predictions.labels(), strict=True))
         return Answer(predictions.status, orjson.dumps(answers))
 
-    return Decoded(stack(images), refusals, encode)
+    return Decoded(images, refusals, encode)
 
 
 def decode_single(body: bytes | bytearray) -> Images:

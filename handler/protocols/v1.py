@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from handler.arrays import MAX_IMAGES, Images, blank, one_image, stack
+from handler.arrays import MAX_IMAGES, Images, decode_each, one_image
 from handler.errors import InvalidShape, RequestError, TooLarge, Unreadable
 from handler.protocols import Answer, Decoded, Predictions
 from handler.protocols.plain import decode_single
@@ -42,15 +42,7 @@ def decode_instances(instances: Any, limit: int) -> tuple[Images, dict[int, Requ
         raise InvalidShape('expected at least one instance, got "instances": []')
     if len(instances) > limit:
         raise TooLarge(f"expected at most {limit} instances, got {len(instances)}")
-    images: list[Images] = []
-    refusals: dict[int, RequestError] = {}
-    for index, instance in enumerate(instances):
-        try:
-            images.append(_decode_instance(instance))
-        except RequestError as error:
-            refusals[index] = error
-            images.append(blank())
-    return stack(images), refusals
+    return decode_each(instances, _decode_instance)
 
 
 def decode_base64(text: Any) -> bytes:
