@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -93,8 +94,8 @@ def make_home(archive: Path) -> Path:
     return home
 
 
-@pytest.fixture(scope="session")
-def server(archive: Path) -> Iterator[Server]:
+@contextmanager
+def serving(archive: Path) -> Iterator[Server]:
     """A real TorchServe on ports and in a folder of its own."""
     home = make_home(archive)
     try:
@@ -102,6 +103,13 @@ def server(archive: Path) -> Iterator[Server]:
             yield running
     finally:
         shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def server(archive: Path) -> Iterator[Server]:
+    """The TorchServe that the tests share."""
+    with serving(archive) as running:
+        yield running
 
 
 @pytest.fixture

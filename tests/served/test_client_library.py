@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from client import DigitClient
 from client.server import Server
 from handler.model import DigitModel
-from tests.conftest import free_ports, make_home
+from tests.conftest import serving
 from tests.served.test_predictions import worker_pids
 
 Images = NDArray[np.uint8]
@@ -35,12 +34,8 @@ def expected(model: DigitModel, images: Images) -> list[int]:
 @pytest.fixture
 def own_server(archive: Path) -> Iterator[Server]:
     """A server whose worker may be killed."""
-    home = make_home(archive)
-    try:
-        with Server(home, free_ports()).running() as running:
-            yield running
-    finally:
-        shutil.rmtree(home)
+    with serving(archive) as running:
+        yield running
 
 
 def test_all_of_mnist_in_bulk(server: Server, images: Images, expected: list[int]) -> None:
