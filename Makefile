@@ -9,6 +9,7 @@ PLOT ?= predictions.png
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+READY_DEV := $(VENV)/.ready-dev
 STORE := model_store
 SERVER := $(BIN)/python -m client.server
 ifneq ($(PORT),)
@@ -24,9 +25,14 @@ help: ## show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) PORT=$(or $(PORT),8080) TRAINING='--preset fast'"
 
-setup: $(READY) ## a virtual environment with the tested versions of everything
+setup: $(READY) ## a virtual environment with the tested versions of what training and serving need
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+# Apart, since other people's clients bring many packages that nobody needs to serve.
+$(READY_DEV): $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
@@ -57,20 +63,20 @@ demo: archive ## all of it: set up, train, archive, start, plot to predictions.p
 	@trap '$(SERVER) stop $(PORT_FLAG)' EXIT; \
 	$(SERVER) start $(PORT_FLAG) && $(BIN)/python -m client plot --output $(PLOT)
 
-test: | $(READY) ## every test, on a TorchServe of the tests' own
+test: $(READY_DEV) ## every test, on a TorchServe of the tests' own
 	$(BIN)/python -m pytest
 
-lint: | $(READY) ## style and types
+lint: $(READY_DEV) ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: | $(READY) ## rewrite the code in the project's style
+format: $(READY_DEV) ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 bench: $(STORE)/mnist.mar ## measure side by side with other servers (about 40 minutes)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks
 
 clean: ## remove everything that make built, the virtual environment included

@@ -57,3 +57,9 @@ def test_changed_training_code_is_trained_and_archived(built: Path) -> None:
 
 def test_changed_requirements_are_installed(built: Path) -> None:
     assert "pip install" in planned(built, "-W", "constraints.txt")
+
+
+def test_serving_needs_nothing_that_only_tests_use(built: Path) -> None:
+    install = planned(built, "-W", "constraints.txt")
+    assert "--editable ." in install
+    assert "[dev]" not in install
