@@ -143,7 +143,8 @@ def decode_each(
         try:
             images.append(decode(item))
         except RequestError as error:
-            refusals[index] = error
+            # Without its traceback, which would keep the images of every step alive.
+            refusals[index] = error.with_traceback(None)
             images.append(blank())
     return stack(images), refusals
 

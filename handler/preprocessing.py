@@ -84,7 +84,8 @@ def prepare_images(images: Images) -> tuple[Images, dict[int, NoDigit]]:
         try:
             clean = normalise(pixels.astype(np.uint8))
         except NoDigit as refusal:
-            refusals[i] = refusal
+            # Without its traceback, which would keep the images of every step alive.
+            refusals[i] = refusal.with_traceback(None)
             clean = np.zeros((SIDE, SIDE), np.uint8)
         ready[i] = clean if images.dtype == np.uint8 else clean.astype(np.float32) / 255
     return ready, refusals

@@ -41,12 +41,12 @@ class MLP(Classifier):
         super().__init__(features, nn.Linear(256, 10))
 
 
-def conv(inputs: int, outputs: int, kernel: int, stride: int = 1, pad: int = 1) -> nn.Sequential:
-    """Convolution, batch norm, ReLU. At export the norm folds into the convolution."""
+def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """3×3 convolution, batch norm, SiLU. At export the norm folds into the convolution."""
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, pad, bias=False),
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
         nn.BatchNorm2d(outputs),
-        nn.ReLU(),
+        nn.SiLU(),
     )
 
 
@@ -56,15 +56,18 @@ class CNN(Classifier):
     On a CPU, time follows the multiply-adds, and those follow the area. A normalised digit has
     an empty border, so the first layer, with stride 2 and no padding, halves the image and
     drops the border: the layers behind it see 6×6 where the usual padding would keep 7×7.
-    The last is wide, since on 3×3 width is cheap.
+    The last is wide, since on 3×3 width is cheap. SiLU is a little more accurate than ReLU, and
+    costs more; the first layer, with half of all activations, does without.
     """
 
     def __init__(self) -> None:
         features = nn.Sequential(
-            conv(1, 16, kernel=5, stride=2, pad=0),  # [N, 16, 12, 12]
-            conv(16, 32, kernel=3, stride=2),  # [N, 32, 6, 6]
-            conv(32, 32, kernel=3),  # [N, 32, 6, 6]
-            conv(32, 128, kernel=3, stride=2),  # [N, 128, 3, 3]
+            nn.Conv2d(1, 16, 5, stride=2, bias=False),  # [N, 16, 12, 12]
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            conv(16, 32, stride=2),  # [N, 32, 6, 6]
+            conv(32, 32),  # [N, 32, 6, 6]
+            conv(32, 128, stride=2),  # [N, 128, 3, 3]
             nn.Flatten(),
         )
         super().__init__(features, nn.Linear(128 * 3 * 3, 10))

@@ -1,4 +1,5 @@
-"""The training loop: one-cycle AdamW on augmented digits, and an average of the weights."""
+"""The training loop: one-cycle AdamW on augmented digits, towards flat minima, and an average
+of the weights."""
 
 from __future__ import annotations
 
@@ -42,8 +43,9 @@ def train(
     model = ARCHITECTURES[recipe.arch]()
     average = copy.deepcopy(model).eval()
     tensors = list(zip(average.state_dict().values(), model.state_dict().values(), strict=True))
+    parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
+        parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
     )
     steps = len(images) // recipe.batch_size
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -60,17 +62,18 @@ def train(
                 if recipe.augmentation is not None:
                     strength = recipe.augmentation.scaled(_settling(epoch, recipe.epochs))
                     inputs = augment(inputs, strength, generator)
-                logits = model(inputs)
-                loss = F.cross_entropy(logits, targets, label_smoothing=recipe.label_smoothing)
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss, logits = _backward(model, inputs, targets, recipe.label_smoothing)
+                if recipe.sharpness:
+                    offsets = _climb(parameters, recipe.sharpness)
+                    _backward(model, inputs, targets, recipe.label_smoothing)
+                    _move(parameters, offsets, -1)
                 optimizer.step()
                 schedule.step()
                 _update_average(tensors, len(history) * steps + int(bar.n))
 
                 seen += len(batch)
                 correct += int((logits.argmax(1) == targets).sum())
-                total_loss += float(loss.detach()) * len(batch)
+                total_loss += float(loss) * len(batch)
                 bar.set_postfix_str(
                     f"loss {total_loss / seen:.4f}, accuracy {correct / seen:.2%}", refresh=False
                 )
@@ -85,6 +88,36 @@ def train(
             }
         )
     return average, history
+
+
+def _backward(
+    model: nn.Module, inputs: torch.Tensor, targets: torch.Tensor, smoothing: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Put the loss's gradients into the parameters; return the loss and the logits."""
+    model.zero_grad()
+    logits = model(inputs)
+    loss = F.cross_entropy(logits, targets, label_smoothing=smoothing)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.detach(), logits.detach()
+
+
+def _climb(parameters: list[nn.Parameter], radius: float) -> list[torch.Tensor]:
+    """Move the parameters to where, within a radius, the loss is about highest; return the way.
+
+    The step is then taken with the gradients from there: sharpness-aware minimisation, which
+    finds flat minima. Source: Foret et al., 2021 (https://arxiv.org/abs/2010.01412).
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.sqrt(sum((g.square().sum() for g in gradients), torch.zeros(())))
+    offsets = [g * (radius / (norm + 1e-12)) for g in gradients]
+    _move(parameters, offsets, 1)
+    return offsets
+
+
+@torch.no_grad()
+def _move(parameters: list[nn.Parameter], offsets: list[torch.Tensor], sign: int) -> None:
+    for parameter, offset in zip(parameters, offsets, strict=True):
+        parameter.add_(offset, alpha=sign)
 
 
 def _settling(epoch: int, epochs: int) -> float:
