@@ -171,7 +171,10 @@ def _digit_of(ink: Pixels, mask: Pixels, tight: bool) -> Pixels:
     longest = max(mask.shape)
     r = 1 + longest // 240
     grown = cv2.dilate(mask, square(2 * r + 1)).astype(np.uint8)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(grown)
+    # Grana's algorithm: the default takes three times as long.
+    count, labels, stats, _ = cv2.connectedComponentsWithStatsWithAlgorithm(
+        grown, 8, cv2.CV_32S, cv2.CCL_GRANA
+    )
     if count < 2:
         raise NoDigit("nothing but lines stands out in the image: expected one digit")
     x, y, w, h, _ = stats.T

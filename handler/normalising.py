@@ -15,7 +15,7 @@ import numpy as np
 from handler.decoding import Pixels
 from handler.errors import NoDigit
 from handler.ink import Digit, find_digit
-from handler.tone import find_axis, without_surroundings
+from handler.tone import find_axis, without_colour, without_surroundings
 from handler.view import VIEW_SIDE, View, resized
 
 SIDE = 28
@@ -64,6 +64,7 @@ def normalise(pixels: Pixels) -> Pixels:
     if size < LEAST_PIXELS or min(height, width) < LEAST_ASPECT * size:
         raise NoDigit(f"no digit can be told in an image of {width} × {height} pixels")
     view, scale = resized(pixels)
+    pixels, view = without_colour(pixels, view)
     view, left, top = without_surroundings(view)
     axis = find_axis(view, size)
     digit = find_digit(View(axis.apply(view), size))

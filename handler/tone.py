@@ -45,6 +45,15 @@ class Axis:
         return Axis(tuple(-weight for weight in self.weights), 255 - self.offset)
 
 
+def without_colour(pixels: Pixels, view: Pixels) -> tuple[Pixels, Pixels]:
+    """A picture and its view, with one channel where all three are the same in the view."""
+    if view.ndim == 3:
+        red, green, blue = cv2.split(view)
+        if np.array_equal(red, green) and np.array_equal(green, blue):
+            return pixels[..., 0], red.astype(np.uint8)
+    return pixels, view
+
+
 def find_axis(pixels: Pixels, size: int) -> Axis:
     """The axis of a view whose picture's longest side is `size`. Raises NoDigit if it is blank.
 

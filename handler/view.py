@@ -98,7 +98,8 @@ def is_sharp(tone: Pixels, mask: Pixels) -> bool:
     """Whether the mask is bounded by edges, as ink is; shadow and vignette fade."""
     edge = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, square(3))
     step = cv2.morphologyEx(tone, cv2.MORPH_GRADIENT, square(5))
-    contrast = cv2.mean(tone, mask)[0] - cv2.mean(tone, cv2.bitwise_not(mask))[0]
+    inside, whole, share = cv2.mean(tone, mask)[0], cv2.mean(tone)[0], cv2.mean(mask)[0] / 255
+    contrast = (inside - whole) / max(1 - share, 1e-6)  # inside less outside
     return bool(cv2.mean(step, edge)[0] - cv2.mean(step)[0] > SHARP * contrast)
 
 
