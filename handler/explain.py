@@ -13,16 +13,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-METHOD = "riemann_trapezoid"
-STEPS = (128, 512, 2048)
+METHOD = "riemann_middle"
+STEPS = (128, 512, 2048, 8192)
 """Points on the way from the baseline to the image; the next number where the last was too few.
 
-The network is piecewise linear, so the error falls with the steps and no faster: most images are
-done after the first number, a few whose logit hardly differs from the baseline's need the last.
+Most images are done after the first number; a few whose logit hardly differs from the baseline's
+need the last. Captum's trapezoids have weights that do not sum up to one, and its Gauss-Legendre
+nodes cost more than the network; midpoints have neither fault.
 """
 
 MAX_ERROR = 0.01
-"""Completeness error that is small enough, as a share of the logit difference."""
+"""Completeness error that is small enough, as a share of the logit difference …"""
+
+LEAST_CHANGE = 0.1
+"""… or of this many logits, where there is less to explain: they move a probability by 2.5 %."""
 
 _BATCH = 256  # steps that run through the network at once: what stays in the cache
 
@@ -70,7 +74,8 @@ def integrated_gradients(
             method=METHOD,
             internal_batch_size=_BATCH,
         )
-        error = abs(float(values.sum()) - change) / max(abs(change), 1e-6)
-        if error <= MAX_ERROR:
+        gap = abs(float(values.sum()) - change)
+        if gap <= MAX_ERROR * max(abs(change), LEAST_CHANGE):
             break
+    error = gap / max(abs(change), 1e-6)
     return Attribution(target, values[0, 0].detach().cpu().float().numpy(), error, steps)

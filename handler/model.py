@@ -31,7 +31,7 @@ SHARE = 128
 
 
 # mallopt(3): what a batch needs stays with the process, up to as many bytes.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _KEPT = -1, -3, 64 << 20
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _KEPT = -1, -3, 16 << 20
 
 
 class ModelError(RuntimeError):

@@ -13,7 +13,7 @@ from captum.attr import IntegratedGradients
 from numpy.typing import NDArray
 
 from client.server import Server
-from handler.explain import MAX_ERROR, METHOD
+from handler.explain import LEAST_CHANGE, MAX_ERROR, METHOD
 from handler.model import DigitModel
 from handler.preprocessing import to_tensor
 from tests.conftest import TIMEOUT
@@ -98,6 +98,21 @@ def test_another_target_and_the_v1_form(
     files = {"data": png(images[0]), "target": b"3"}
     form = session.post(f"{server.url}/explanations/mnist", files=files, timeout=TIMEOUT).json()
     assert form == explanations[0]
+
+
+def test_explanations_of_other_digits_are_complete_as_well(
+    model: DigitModel, images: Images, expected: list[int]
+) -> None:
+    """Also where the network hardly has an opinion on the digit that is asked for."""
+    blank = np.zeros((1, 28, 28), np.uint8)
+    with torch.no_grad():
+        changes = model._network(to_tensor(images[:COUNT])) - model._network(to_tensor(blank))
+    for index in range(COUNT):
+        target = (expected[index] + 1 + index % 9) % 10
+        attribution = model.explain(images[index : index + 1], target)
+        change = float(changes[index, target])
+        gap = abs(float(attribution.values.sum()) - change)
+        assert gap <= MAX_ERROR * max(abs(change), LEAST_CHANGE) + 1e-4
 
 
 def test_explanations_do_not_disturb_predictions(
