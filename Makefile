@@ -19,7 +19,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup model archive start stop serve plot demo key test lint format bench clean
+.PHONY: help setup model archive start stop serve plot demo key doctor test soak lint format bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -59,12 +59,18 @@ plot: | $(READY) ## ask the server for 16 random test digits and draw them
 key: | $(READY) ## print the inference key, for curl
 	@$(BIN)/python -c "from client.server import Server; print(Server().key)"
 
+doctor: | $(READY) ## tell what keeps the server from starting or from serving
+	@$(BIN)/python -m client doctor $(PORT_FLAG)
+
 demo: archive ## all of it: set up, train, archive, start, plot to predictions.png, stop
 	@trap '$(SERVER) stop $(PORT_FLAG)' EXIT; \
 	$(SERVER) start $(PORT_FLAG) && $(BIN)/python -m client plot --output $(PLOT)
 
 test: $(READY_DEV) ## every test, on a TorchServe of the tests' own
 	$(BIN)/python -m pytest
+
+soak: $(READY_DEV) ## faults in numbers: 20,000 broken requests, 10 minutes at full load
+	$(BIN)/python -m pytest tests/faults --soak
 
 lint: $(READY_DEV) ## style and types
 	$(BIN)/ruff check .

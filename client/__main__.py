@@ -4,6 +4,7 @@ python -m client plot                   # 16 test digits and their predictions, 
 python -m client predict digit.png      # one line for each image: its name, a tab, its digit
 python -m client explain digit.png      # which pixels spoke for its digit, as a picture
 python -m client evaluate               # how good the served model is, on MNIST or a folder
+python -m client doctor                 # what keeps the server from starting or from serving
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ EXIT_CODES = """\
 exit codes:
   0   every image was predicted
   1   some images were refused, or could not be read
-  2   no server answers, it failed, or its key does not fit
+  2   no server answers, it failed, or its key does not fit; the doctor found something
   64  the command is wrong: an unknown option, no such data, an output that cannot be written
 
 The server is looked for at --url, then MNIST_URL, then http://127.0.0.1:8080. Its key is --key,
@@ -71,6 +72,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.command == "doctor":
+        # Only this needs what starts a server.
+        from client.doctor import run  # noqa: PLC0415
+        from client.server import Server  # noqa: PLC0415
+
+        return run(Server(port=options.port))
     alone = {"images_per_request": 1, "connections": 16} if options.command == "plot" else {}
     try:
         client = DigitClient(
@@ -145,6 +152,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--output", type=Path, default=REPOSITORY / "reports", help="a folder")
     evaluate.add_argument("--data-dir", type=Path, help="MNIST's files (MNIST_DIR, else data/)")
+
+    summary = "tell what keeps this checkout's server from starting or from serving"
+    doctor = subparsers.add_parser("doctor", help=summary, description=summary)
+    doctor.add_argument("--port", type=int, help="its inference port (config.properties)")
     return parser
 
 

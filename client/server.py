@@ -17,20 +17,24 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import psutil
 import requests
 
+from client import checks
+from client.checks import ServerError
 from client.java import JavaMissing, find_java_home
+
+__all__ = ["REPOSITORY", "Server", "ServerError"]
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 START_SECONDS = 120.0
@@ -38,10 +42,6 @@ STOP_SECONDS = 20.0
 # Port offsets from the inference port, by the environment variable that TorchServe reads.
 _ADDRESSES = {"TS_MANAGEMENT_ADDRESS": 1, "TS_METRICS_ADDRESS": 2}
 _GRPC_PORTS = {"TS_GRPC_INFERENCE_PORT": 3, "TS_GRPC_MANAGEMENT_PORT": 4}
-
-
-class ServerError(RuntimeError):
-    """The server cannot be started or stopped; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,11 @@ class Server:
         return self.home / ".run"
 
     @property
+    def store(self) -> Path:
+        """Where the archive is; it may be read-only."""
+        return self.home / "model_store"
+
+    @property
     def log(self) -> Path:
         """What the server prints."""
         return self.home / "logs" / "torchserve.log"
@@ -75,7 +80,7 @@ class Server:
         """The inference address."""
         if self.port is not None:
             return f"http://127.0.0.1:{self.port}"
-        text = (self.home / self.config).read_text()
+        text = checks.settings(self.home / self.config)
         found = re.search(r"^inference_address=(\S+)", text, re.MULTILINE)
         return found[1] if found else "http://127.0.0.1:8080"
 
@@ -88,12 +93,7 @@ class Server:
     @property
     def pid(self) -> int | None:
         """The process id of the running front end, or None."""
-        try:
-            pid = int((self.run_dir / ".model_server.pid").read_text())
-            running = "org.pytorch.serve.ModelServer" in psutil.Process(pid).cmdline()
-        except (OSError, ValueError, psutil.Error):
-            return None
-        return pid if running else None
+        return checks.front_end(self.run_dir / ".model_server.pid", self.home)
 
     def start(self, deadline: float = START_SECONDS) -> None:
         """Start in the background and return once a real prediction works.
@@ -102,24 +102,30 @@ class Server:
             deadline: seconds to wait for it.
 
         Raises:
-            ServerError: why it does not serve, with the end of its log; nothing is left running.
+            ServerError: why it does not serve, in one line where that is known, else with the end
+                of its log; nothing is left running.
+            JavaMissing: there is no Java to run it on.
         """
         self._prepare()
-        with self.log.open("wb") as log:
-            subprocess.run(
-                self._command(),
-                cwd=self.home,
-                env=self._environment(),
-                stdout=log,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                check=False,
-                timeout=deadline,
-            )
         try:
+            with self.log.open("wb") as log:
+                subprocess.run(
+                    self._command(),
+                    cwd=self.home,
+                    env=self._environment(),
+                    stdout=log,
+                    stderr=log,
+                    stdin=subprocess.DEVNULL,
+                    check=False,
+                    timeout=deadline,
+                )
             self._wait_until_ready(time.monotonic() + deadline)
-        except BaseException:
+        except BaseException as error:
             self.stop()
+            if isinstance(error, OSError):
+                raise checks.unwritable(self.home, error) from error
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise self._failed("TorchServe's launcher does not end") from error
             raise
 
     def serve(self) -> int:
@@ -178,38 +184,39 @@ class Server:
     def _prepare(self) -> None:
         if self.pid is not None:
             raise ServerError(f"already running as process {self.pid}; `make stop` ends it")
-        archive = self.home / "model_store" / "mnist.mar"
-        if not archive.is_file():
-            raise ServerError(f"no archive at {archive}; `make archive` builds it")
-        for port in self._ports():
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError as error:
-                    raise ServerError(
-                        f"port {port} is in use; end what listens there, or choose another: "
-                        "`make start PORT=9080`"
-                    ) from error
-        # A server that was killed leaves its pid file, sockets and unpacked archive behind.
-        shutil.rmtree(self.run_dir, ignore_errors=True)
-        self.run_dir.mkdir(mode=0o700)
-        if len(str(self.run_dir)) > 90:
-            raise ServerError(f"the path {self.run_dir} is too long for a Unix socket (90 letters)")
-        self.log.parent.mkdir(exist_ok=True)
-        (self.home / "key_file.json").unlink(missing_ok=True)
+        for condition in self.conditions().values():
+            condition()
+        try:
+            # A server that was killed leaves its pid file, sockets and unpacked archive behind.
+            shutil.rmtree(self.run_dir, ignore_errors=True)
+            self.run_dir.mkdir(mode=0o700, exist_ok=True)
+            self.log.parent.mkdir(exist_ok=True)
+            (self.home / "key_file.json").unlink(missing_ok=True)
+        except OSError as error:
+            raise checks.unwritable(self.home, error) from error
 
-    def _ports(self) -> list[int]:
+    def conditions(self) -> dict[str, Callable[[], object]]:
+        """What must hold for this server to start, by name; each raises why it does not."""
+        return {
+            "TorchServe": checks.torchserve,
+            "Java": find_java_home,
+            "settings": partial(checks.settings, self.home / self.config),
+            "archive": partial(checks.archive, self.store / "mnist.mar"),
+            "folder": partial(checks.folder, self.home),
+            "ports": lambda: checks.ports(self.ports()),
+        }
+
+    def ports(self) -> list[int]:
+        """The ports it listens on: inference, management, metrics and gRPC."""
         if self.port is not None:
             return [self.port + offset for offset in range(5)]
-        settings = (self.home / self.config).read_text()
+        settings = checks.settings(self.home / self.config)
         addresses = r"^(?:inference|management|metrics)_address=\S+:(\d+)|^grpc_\w+_port=(\d+)"
         return [int(a or b) for a, b in re.findall(addresses, settings, re.MULTILINE)]
 
     def _command(self) -> list[str]:
         # Without --ncs the snapshot of an earlier run would win over config.properties.
-        torchserve = Path(sys.executable).with_name("torchserve")
-        return [str(torchserve), "--start", "--ncs", "--ts-config", str(self.config)]
+        return [str(checks.torchserve()), "--start", "--ncs", "--ts-config", str(self.config)]
 
     def _environment(self) -> dict[str, str]:
         environment = dict(os.environ)
@@ -226,32 +233,42 @@ class Server:
         return environment
 
     def _wait_until_ready(self, deadline: float) -> None:
-        stroke = np.zeros((28, 28), np.uint8)
-        stroke[4:24, 13:15] = 255
-        one = io.BytesIO()
-        np.save(one, stroke)
         while time.monotonic() < deadline:
             if self.pid is None:
-                raise ServerError(f"the server ended at its start\n{self._log_tail()}")
+                raise self._failed("the server ended at its start")
             if "Backend worker process died" in self.log.read_text(errors="replace"):
-                raise ServerError(f"the model cannot be loaded\n{self._log_tail()}")
+                raise self._failed("the model cannot be loaded")
             try:
-                answer = requests.post(
-                    f"{self.url}/predictions/mnist",
-                    data=one.getvalue(),
-                    headers={"Authorization": f"Bearer {self.key}"},
-                    timeout=5,
-                )
-                if answer.status_code == 200:
+                if self.probe(timeout=5).status_code == requests.codes.ok:
                     return
             except (requests.RequestException, OSError, ValueError):
                 pass  # no port, no key file yet, or half of one
             time.sleep(0.05)
-        raise ServerError(f"no prediction after {START_SECONDS:.0f} s\n{self._log_tail()}")
+        raise self._failed("no prediction in time")
 
-    def _log_tail(self, lines: int = 25) -> str:
-        text = self.log.read_text(errors="replace").splitlines()
-        return "\n".join([f"--- the end of {self.log}", *text[-lines:]])
+    def probe(self, timeout: float) -> requests.Response:
+        """The server's answer to a one, drawn here.
+
+        Raises:
+            requests.RequestException: none within `timeout` seconds.
+            OSError, ValueError: no key file, or half of one.
+        """
+        stroke = np.zeros((28, 28), np.uint8)
+        stroke[4:24, 13:15] = 255
+        one = io.BytesIO()
+        np.save(one, stroke)
+        headers = {"Authorization": f"Bearer {self.key}"}
+        url = f"{self.url}/predictions/mnist"
+        return requests.post(url, data=one.getvalue(), headers=headers, timeout=timeout)
+
+    def _failed(self, what: str) -> ServerError:
+        """One line with the cause, where the log names one that is known; else the log's end."""
+        text = self.log.read_text(errors="replace")
+        cause = checks.cause(text)
+        if cause:
+            return ServerError(f"{what}: {cause} (all of it in {self.log})")
+        end = "\n".join(text.splitlines()[-25:])
+        return ServerError(f"{what}, and {self.log} does not name the cause; its end:\n{end}")
 
 
 def main(arguments: list[str] | None = None) -> int:

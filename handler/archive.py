@@ -108,6 +108,13 @@ def main(arguments: list[str] | None = None) -> int:
     except FileNotFoundError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(
+            f"error: {error.filename or options.export_path} cannot be written "
+            f"({error.strerror or error}); --export-path names another folder",
+            file=sys.stderr,
+        )
+        return 1
     except subprocess.CalledProcessError as error:
         print(f"error: torch-model-archiver ended with {error.returncode}", file=sys.stderr)
         return 1

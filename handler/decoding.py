@@ -8,8 +8,13 @@ frame of several. Which pixels are ink is for `handler.preprocessing` to say.
 from __future__ import annotations
 
 import io
+import math
+import time
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import cv2
@@ -17,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from handler.errors import TooLarge, Unreadable
+from handler.errors import Busy, TooLarge, Unreadable
 
 Pixels = NDArray[np.uint8]
 Bytes = bytes | bytearray | memoryview
@@ -30,18 +35,39 @@ MAX_PIXELS = 64_000_000
 MAX_SIDE = 32_768
 # JPEG can decode itself at 1/2, 1/4 or 1/8 for a fraction of the time. A digit needs no more.
 DRAFT_SIDE = 1024
+# Other formats cannot; beyond this they are reduced once decoded, before a copy in floats is made.
+# 64 megapixels with transparency would take 2 GB else.
+REDUCED_SIDE = 2048
+
+# Two kilobytes of WebP can unfold to 64 megapixels, which take seconds, and a request may hold
+# thousands. The images of one batch share this time: after the first, large ones are refused,
+# after the second all but the plainest. So the worker answers long before it would be replaced.
+LARGE_SECONDS, ALL_SECONDS = 5.0, 15.0
+LARGE_PIXELS = 500_000
+_started: ContextVar[float] = ContextVar("_started", default=math.inf)
+
+
+@contextmanager
+def shared_time() -> Iterator[None]:
+    """Let the images decoded in this block share the time above; outside of it none is limited."""
+    token = _started.set(time.monotonic())
+    try:
+        yield
+    finally:
+        _started.reset(token)
 
 
 def decode_image(body: Bytes) -> Pixels:
     """Decode one encoded image.
 
     Returns uint8 pixels, [H, W] where the file holds one channel (grey, 1-bit, 16-bit), else
-    [H, W, 3] RGB. Large JPEGs come at a reduced scale, their longest side still at least
-    `DRAFT_SIDE`.
+    [H, W, 3] RGB. Large images come at a reduced scale, their longest side still at
+    least `DRAFT_SIDE` (JPEG) or `REDUCED_SIDE`.
 
     Raises:
         Unreadable: empty, not an image, of another format, truncated or corrupt.
         TooLarge: more than `MAX_PIXELS` or a side above `MAX_SIDE`, refused from the header.
+        Busy: the images before this one have used up the batch's time.
     """
     pixels = _decode_mnist_png(body)
     if pixels is None:
@@ -102,6 +128,9 @@ def _decode_any(body: bytes) -> Pixels:
             width, height = image.size
             if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
                 raise TooLarge(_too_large(f", came {width} × {height}"))
+            limit = LARGE_SECONDS if width * height > LARGE_PIXELS else ALL_SECONDS
+            if time.monotonic() - _started.get() > limit:
+                raise Busy("too many large images were sent at once; send fewer, or ask again")
             try:
                 if image.format == "PNG":
                     # Loading does not look at the checksums of what it loads.
@@ -126,6 +155,10 @@ def _pixels(image: Image.Image) -> Pixels:
         image.draft(None, (DRAFT_SIDE, DRAFT_SIDE))
     image.load()
     image = ImageOps.exif_transpose(image)
+    if image.mode in ("L", "LA", "RGB", "RGBA") and "transparency" not in image.info:
+        factor = max(image.size) // REDUCED_SIDE
+        if factor > 1:
+            image = image.reduce(factor)
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return np.asarray(image)
     if image.mode == "1":

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import orjson
 
 from handler.arrays import Images, stack
+from handler.decoding import shared_time
 from handler.errors import Busy, RequestError
 from handler.explain import Attribution
 from handler.model import DigitModel
@@ -41,7 +42,8 @@ def answer_batch(model: DigitModel, requests: Sequence[Request]) -> list[Answer]
     Never raises: what a client did wrong becomes a 4xx of its own request, and a fault of the
     server becomes a 500, logged with its traceback.
     """
-    decoded = [_decode(request) for request in requests]
+    with shared_time():
+        decoded = [_decode(request) for request in requests]
     understood = [item for item in decoded if isinstance(item, Decoded)]
     answers = iter(_predict(model, understood))
     return [next(answers) if isinstance(item, Decoded) else item for item in decoded]

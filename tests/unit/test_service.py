@@ -1,4 +1,4 @@
-"""One batch: explanations share a bounded time, and predictions do not wait for more."""
+"""One batch: large images and explanations share a bounded time each; nobody waits for more."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import orjson
 import pytest
 from numpy.typing import NDArray
 
-from handler import service
+from handler import decoding, service
 from handler.model import DigitModel
 from handler.protocols import Request
 from handler.service import answer_batch
@@ -39,3 +39,32 @@ def test_explanations_beyond_the_time_are_refused_as_busy(
     codes = [refused["error"]["code"] for refused in orjson.loads(several.body)["explanations"]]
     assert (several.status, codes) == (422, ["no_digit", "busy"])
     assert (prediction.status, prediction.body) == (200, b"7")
+
+
+def test_large_images_beyond_the_time_are_refused_and_small_ones_are_not(
+    model: DigitModel,
+    mnist_test: tuple[NDArray[np.uint8], NDArray[np.int64]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And once the block is left, time does not count any more."""
+    monkeypatch.setattr(decoding, "LARGE_SECONDS", -1)
+    digit = mnist_test[0][0]
+    large = png(np.kron(digit, np.ones((30, 30), np.uint8)))
+    small = png(np.kron(digit, np.ones((9, 9), np.uint8)))
+    requests = [Request({"body": body}, PREDICT) for body in (large, small)]
+    refused, answered = answer_batch(model, requests)
+    assert (refused.status, orjson.loads(refused.body)["error"]["code"]) == (503, "busy")
+    assert (answered.status, answered.body) == (200, b"7")
+    assert decoding.decode_image(large).shape == (840, 840)
+
+
+def test_nothing_but_mnists_own_form_is_decoded_once_all_time_is_up(
+    model: DigitModel,
+    mnist_test: tuple[NDArray[np.uint8], NDArray[np.int64]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decoding, "ALL_SECONDS", -1)
+    digit = mnist_test[0][0]
+    bodies = (png(np.kron(digit, np.ones((9, 9), np.uint8))), png(digit))
+    answers = answer_batch(model, [Request({"body": body}, PREDICT) for body in bodies])
+    assert [answer.status for answer in answers] == [503, 200]
