@@ -51,7 +51,8 @@ def _project(model: Path, home: Path, settings: Settings) -> None:
         if found != 1:
             raise BenchmarkError(f"config.properties names {name} {found} times, expected once")
     (home / "config.properties").write_text(config)
-    (home / "log4j2.xml").write_bytes((REPOSITORY / "log4j2.xml").read_bytes())
+    for name in ("log4j2.xml", "metrics.yaml"):
+        (home / name).write_bytes((REPOSITORY / name).read_bytes())
 
 
 def _stock(model: Path, home: Path, settings: Settings) -> None:  # noqa: ARG001

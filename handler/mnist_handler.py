@@ -16,6 +16,7 @@ import cv2
 import torch
 
 from handler import wire
+from handler.metrics import LABEL_NAMES, METRICS, Emit, report
 from handler.model import DigitModel
 from handler.protocols import Request
 from handler.service import answer_batch
@@ -49,6 +50,7 @@ class MnistHandler:
         gc.collect()
         gc.freeze()
         logger.info("serving %s on %s", path.name, device)
+        report(METRICS, _emitter())
         # TorchServe's worker writes an INFO line for every batch; from here on, only warnings.
         logging.getLogger().setLevel(logging.WARNING)
 
@@ -63,7 +65,7 @@ class MnistHandler:
             One body a request, encoded, so that TorchServe has nothing left to serialise.
         """
         requests = [
-            Request(fields, context.get_all_request_header(index))
+            Request(fields, context.get_all_request_header(index), context.get_request_id(index))
             for index, fields in enumerate(data)
         ]
         answers = answer_batch(self._model, requests)
@@ -75,3 +77,20 @@ class MnistHandler:
             for name, value in answer.headers.items():
                 context.set_response_header(index, name, value)
         return [answer.body for answer in answers]
+
+
+def _emitter() -> Emit:
+    """TorchServe's way to report a counter: the worker prints a line, the front end adds it up."""
+    from ts.metrics.caching_metric import CachingMetric  # noqa: PLC0415
+
+    counters = {
+        name: CachingMetric(name, "count", [label] if label else [])
+        for name, label in LABEL_NAMES.items()
+    }
+    # Its lines are log records, which have to get past the level of everything else.
+    logging.getLogger(CachingMetric.__module__).setLevel(logging.INFO)
+
+    def emit(name: str, label: str | None, increase: float) -> None:
+        counters[name].add_or_update(increase, [] if label is None else [label])
+
+    return emit

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from handler.decoding import Bytes, Pixels, decode_image
 from handler.errors import NoDigit
+from handler.metrics import METRICS
 from handler.normalising import SIDE, normalise
 
 __all__ = ["has_mnist_form", "normalise", "prepare_image", "prepare_images", "to_tensor"]
@@ -65,6 +66,7 @@ def prepare_image(body: Bytes) -> Pixels:
     pixels = decode_image(body)
     if pixels.shape == (SIDE, SIDE) and _is_mnist(pixels):
         return pixels
+    METRICS.add("mnist_normalised_total")
     return normalise(pixels)
 
 
@@ -77,6 +79,7 @@ def prepare_images(images: Images) -> tuple[Images, dict[int, NoDigit]]:
     form = has_mnist_form(images)
     if form.all():
         return images, {}
+    METRICS.add("mnist_normalised_total", value=int((~form).sum()))
     ready = images.copy()
     refusals: dict[int, NoDigit] = {}
     for i in np.flatnonzero(~form).tolist():

@@ -10,12 +10,14 @@ import logging
 import time
 from collections.abc import Sequence
 
+import numpy as np
 import orjson
 
 from handler.arrays import Images, stack
 from handler.decoding import shared_time
 from handler.errors import Busy, RequestError
 from handler.explain import Attribution
+from handler.metrics import METRICS
 from handler.model import DigitModel
 from handler.protocols import Answer, Decoded, Predictions, Request
 from handler.protocols.dispatch import decode, refuse
@@ -42,17 +44,27 @@ def answer_batch(model: DigitModel, requests: Sequence[Request]) -> list[Answer]
     Never raises: what a client did wrong becomes a 4xx of its own request, and a fault of the
     server becomes a 500, logged with its traceback.
     """
+    began = time.perf_counter()
     with shared_time():
         decoded = [_decode(request) for request in requests]
+    METRICS.add("mnist_decode_seconds_total", value=time.perf_counter() - began)
     understood = [item for item in decoded if isinstance(item, Decoded)]
-    answers = iter(_predict(model, understood))
-    return [next(answers) if isinstance(item, Decoded) else item for item in decoded]
+    predicted = iter(_predict(model, understood))
+    answers = [next(predicted) if isinstance(item, Decoded) else item for item in decoded]
+    for request, answer in zip(requests, answers, strict=True):
+        if answer is _SERVER_ERROR:
+            METRICS.add("mnist_errors_total", "internal")
+            logger.error("request %s was answered with 500, for the reason above", request.id)
+    METRICS.add("mnist_batches_total")
+    METRICS.add("mnist_busy_seconds_total", value=time.perf_counter() - began)
+    return answers
 
 
 def _decode(request: Request) -> Decoded | Answer:
     try:
         return decode(request)
     except RequestError as error:
+        METRICS.add("mnist_errors_total", error.code)
         return refuse(request, error)
     except Exception:
         logger.exception("a request could not be decoded")
@@ -62,19 +74,28 @@ def _decode(request: Request) -> Decoded | Answer:
 def _predict(model: DigitModel, batch: Sequence[Decoded]) -> list[Answer]:
     if not batch:
         return []
+    began = time.perf_counter()
     try:
         digits, probabilities = model.predict(stack([item.images for item in batch]))
     except Exception:
         logger.exception("a batch of %d requests could not be predicted", len(batch))
         return [_SERVER_ERROR] * len(batch)
+    METRICS.add("mnist_model_seconds_total", value=time.perf_counter() - began)
+    METRICS.add("mnist_images_total", value=len(digits))
     answers = []
+    refused: list[int] = []
     start = 0
     deadline = time.monotonic() + EXPLAIN_SECONDS
     for item in batch:
         stop = start + len(item.images)
         predictions = Predictions(digits[start:stop], probabilities[start:stop], item.refusals)
         answers.append(_encode(model, item, predictions, deadline))
+        refused += (start + index for index in item.refusals)
         start = stop
+    if refused:
+        digits = np.delete(digits, refused)
+        probabilities = np.delete(probabilities, refused, axis=0)
+    METRICS.add_predictions(digits, probabilities)
     return answers
 
 
@@ -82,6 +103,8 @@ def _encode(model: DigitModel, item: Decoded, predictions: Predictions, deadline
     try:
         if item.targets is not None:
             predictions = _explain(model, item.images, item.targets, predictions, deadline)
+        for refusal in predictions.refusals.values():
+            METRICS.add("mnist_errors_total", refusal.code)
         return item.encode(predictions)
     except Exception:
         logger.exception("an answer could not be made")

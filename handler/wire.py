@@ -86,7 +86,7 @@ def read_batch(connection: socket.socket) -> Batch:
             _receive(connection, buffer, at + 4 - len(buffer))
             at = start
         else:
-            batch.append((request_id, Request(fields, headers)))
+            batch.append((request_id, Request(fields, headers, request_id.decode())))
             start = at
 
 

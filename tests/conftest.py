@@ -87,8 +87,8 @@ def make_home(archive: Path) -> Path:
     """A folder that a server can run in: this checkout's settings and the given archive."""
     # Not pytest's tmp_path: Unix sockets need short paths.
     home = Path(tempfile.mkdtemp(prefix="mnist-"))
-    shutil.copy(REPOSITORY / "config.properties", home)
-    shutil.copy(REPOSITORY / "log4j2.xml", home)
+    for name in ("config.properties", "log4j2.xml", "metrics.yaml"):
+        shutil.copy(REPOSITORY / name, home)
     (home / "model_store").mkdir()
     shutil.copy(archive, home / "model_store" / "mnist.mar")
     return home

@@ -24,11 +24,12 @@ class Request(NamedTuple):
 
     `fields` holds the form fields by name, or the whole body under `body`; `headers` the request
     headers in the client's casing, and what TorchServe adds to them: strings, and for each field
-    a dict, by the field's name, with its content type.
+    a dict, by the field's name, with its content type. `id` is the answer's `x-request-id`.
     """
 
     fields: Mapping[str, bytes | bytearray]
     headers: Mapping[str, Any]
+    id: str = ""
 
     @property
     def is_kserve(self) -> bool:

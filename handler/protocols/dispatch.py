@@ -5,6 +5,7 @@ from __future__ import annotations
 import orjson
 
 from handler.errors import RequestError, Unreadable
+from handler.metrics import METRICS
 from handler.protocols import (
     Answer,
     Decoded,
@@ -31,18 +32,22 @@ def decode(request: Request) -> Decoded:
     if encoding is not None:
         request = decompress(request, encoding)
     if request.explains:
+        _count("explain")
         return explanations.decode(request)
     fields = request.fields
     body = fields.get("body", fields.get("data"))
     if body is None or len(fields) > 1:
+        _count("form")
         return plain.decode_form(request)
     if request.is_kserve and "body" in fields:
         length = request.header(_HEADER_LENGTH)
         if length is not None:
+            _count("v2")
             return openinference.decode_binary(body, length)
         return _decode_json(body)
     if looks_like_json(body):
         return _decode_json(body)
+    _count("plain")
     return plain.decode_body(body)
 
 
@@ -56,11 +61,18 @@ def refuse(request: Request, error: RequestError) -> Answer:
     return Answer(error.status, orjson.dumps(error.as_dict()))
 
 
+def _count(protocol: str) -> None:
+    """Requests that break off before this, as broken JSON does, speak none."""
+    METRICS.add("mnist_requests_total", protocol)
+
+
 def _decode_json(body: bytes | bytearray) -> Decoded:
     document = load_json(body)
     if isinstance(document, dict):
         if "instances" in document:
+            _count("v1")
             return v1.decode(document["instances"])
         if "inputs" in document:
+            _count("v2")
             return openinference.decode(document)
     raise Unreadable('expected a JSON object with "instances" or "inputs"')
