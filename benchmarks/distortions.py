@@ -142,7 +142,7 @@ def measure(
     ready = np.zeros_like(images)
     legible = np.ones(len(images), bool)
     times = []
-    for i, image in enumerate(tqdm(images, desc=distortion.name, leave=False)):
+    for i, image in enumerate(tqdm(images, desc=distortion.name, leave=False, disable=None)):
         body = distortion.encode(image, random)
         start = time.perf_counter()
         try:
