@@ -163,7 +163,7 @@ def test_a_request_lost_among_others_keeps_their_lines(
     [
         [],
         ["predict"],
-        ["draw"],
+        ["draw", "--port", "x"],
         ["plot", "--grid", "4"],
         ["plot", "--grid", "0x4"],
         ["plot", "--grid", "100x100"],
