@@ -10,6 +10,8 @@ another site's script can neither reach it under a name of its own (DNS rebindin
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -81,6 +83,11 @@ class DrawServer(ThreadingHTTPServer):
         """Stop listening and explaining."""
         super().server_close()
         self._explainer.shutdown(cancel_futures=True)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Pass over browsers that hang up, as they do when a page is closed."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
     def health(self) -> Json:
         """Tell that the model's server predicts, by a prediction.
@@ -169,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._refuse(HTTPStatus.FORBIDDEN, f"this page is for {self.server.url} alone")
         return False
 
-    def _answer(self, ask: Any) -> None:
+    def _answer(self, ask: Callable[[], Json]) -> None:
         try:
             status, answer = HTTPStatus.OK, ask()
         except ClientError as error:

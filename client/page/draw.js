@@ -16,11 +16,12 @@ function blank() {
   ink.fillStyle = '#fff';
   ink.fillRect(0, 0, SIDE, SIDE);
   pad.classList.remove('photo');
-  [photo, empty, last] = [null, true, null];
+  [photo, empty] = [null, true];
 }
 
 function clear() {
   newest++;  // what is under way is of no interest any more
+  last = null;
   blank();
   $('hint').hidden = false;
   say('–', 'The answer comes when you lift the pen.');
@@ -66,7 +67,7 @@ async function ask() {
     return;
   }
   const sure = answer.probabilities[answer.digit];
-  say(answer.digit, `${percent(sure)} sure`, false, answer.probabilities);
+  say(answer.digit, `${sure > 0.999 ? 'over 99.9%' : percent(sure)} sure`, false, answer.probabilities);
   paint($('seen'), answer.seen, () => [0, 0, 0, 0]);
   document.body.dataset.milliseconds = Math.round(performance.now() - start);
   await new Promise((done) => setTimeout(done, QUIET));
@@ -119,8 +120,7 @@ function say(digit, reason, refused = false, probabilities = null) {
   for (const id of ['seen', 'why']) $(id).getContext('2d').clearRect(0, 0, 28, 28);
 }
 
-const percent = (share) => `${share > 0.995 && share < 0.9995 ? (100 * share).toFixed(1)
-  : Math.round(100 * share)}%`;
+const percent = (share) => `${Math.round(100 * share)}%`;
 
 function paint(canvas, grey, over) {
   const image = new ImageData(28, 28);

@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from client import DigitClient
 from client.draw import DrawServer
-from client.server import Server
+from client.server import REPOSITORY, Server
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 
 
 @contextmanager
@@ -33,7 +36,10 @@ def drawing(client: DigitClient) -> Iterator[DrawServer]:
 @pytest.fixture(scope="session")
 def page_server(server: Server) -> Iterator[DrawServer]:
     """One that asks the TorchServe of the tests."""
-    with DigitClient(server.url, server.key, timeout=5, deadline=5) as client, drawing(client) as it:
+    with (
+        DigitClient(server.url, server.key, timeout=5, deadline=5) as client,
+        drawing(client) as it,
+    ):
         yield it
 
 
@@ -42,10 +48,6 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Chromium, whose camera films the photo of a five."""
     if CHROMIUM is None:
         pytest.skip("no Chromium on PATH; Debian's: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    from client.server import REPOSITORY
-
     film = tmp_path_factory.mktemp("camera") / "five.mjpeg"
     film.write_bytes((REPOSITORY / "docs" / "five-on-paper.jpg").read_bytes())
     with sync_playwright() as playwright:

@@ -9,7 +9,7 @@ Point = tuple[int, int]
 
 
 def trace(image: NDArray[np.uint8]) -> list[list[Point]]:
-    """Return strokes, each a list of (x, y) in 0..27, that cover the skeleton of `image` [28, 28]."""
+    """Return strokes, lists of (x, y) in 0..27, that cover the skeleton of `image` [28, 28]."""
     left = {(int(x), int(y)) for y, x in np.argwhere(thin(image > 100))}
     strokes = []
     while left:

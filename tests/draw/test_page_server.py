@@ -17,6 +17,7 @@ from client.server import REPOSITORY, Server
 from handler.model import DigitModel
 from handler.preprocessing import prepare_image
 from tests.draw.conftest import drawing
+from tests.images import png
 
 FIVE = (REPOSITORY / "docs" / "five-on-paper.jpg").read_bytes()
 
@@ -130,8 +131,6 @@ def test_a_port_in_use_is_one_line(page_server: DrawServer) -> None:
 def test_a_test_digit_is_seen_as_it_is(
     page_server: DrawServer, mnist_test: tuple[NDArray[np.uint8], NDArray[np.int64]]
 ) -> None:
-    from tests.images import png
-
     image = mnist_test[0][0]
     answer = requests.post(f"{page_server.url}predict", png(image), timeout=20).json()
     assert answer["seen"] == image.ravel().tolist()
