@@ -60,11 +60,11 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    options = _parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # file names are bytes
-    run: Run = options.run
     try:
+        options = _parser().parse_args(arguments)
+        run: Run = options.run
         return run(options)
     except UsageError as error:
         commands.complain(f"client: {error}")

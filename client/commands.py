@@ -87,7 +87,7 @@ def plot(client: DigitClient, options: Namespace) -> int:
     with style.theme(dark=options.dark):
         figure = grid_figure(images, labels, predictions, rows, columns, explanations)
         _save(figure, options.output)
-    right = sum(p.digit == label for p, label in zip(predictions, labels, strict=True))
+    right = sum(p.digit == int(label) for p, label in zip(predictions, labels, strict=True))
     _tell(
         options.json,
         {"output": str(options.output), "right": right, "images": count, "seed": seed},
