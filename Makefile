@@ -19,7 +19,8 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup model archive start stop serve plot demo key doctor test soak lint format bench clean
+.PHONY: help setup model archive start stop serve plot draw demo key doctor test soak lint format \
+	bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -55,6 +56,10 @@ serve: archive ## serve in the foreground
 
 plot: | $(READY) ## ask the server for 16 random test digits and draw them
 	$(BIN)/python -m client plot --output $(PLOT)
+
+draw: archive ## draw a digit in the browser; starts the server if none runs
+	@test -e key_file.json || $(SERVER) start $(PORT_FLAG)
+	@$(BIN)/digits draw
 
 key: | $(READY) ## print the inference key, for curl
 	@$(BIN)/python -c "from client.server import Server; print(Server().key)"

@@ -21,6 +21,7 @@ from client.errors import ServerFailed
 from client.transport import Request
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 PATH = "/explanations/mnist"
@@ -87,7 +88,7 @@ def explanation(answer: requests.Response) -> Explanation:
 
 
 def heat_figure(images: Sequence[Explained]) -> Figure:
-    """Draw each image with its attributions over it: red spoke for the target, blue against it."""
+    """Draw each image with its attributions over it: orange for the target, blue against it."""
     from matplotlib.figure import Figure  # noqa: PLC0415  (slow; only pictures need it)
 
     columns = math.ceil(math.sqrt(len(images)))
@@ -98,13 +99,20 @@ def heat_figure(images: Sequence[Explained]) -> Figure:
         axes.set(xticks=[], yticks=[])
         axes.set_frame_on(False)
     for axes, (name, pixels, explained) in zip(grid, images, strict=False):
-        strongest = float(np.abs(explained.attributions).max()) or 1.0
-        share = explained.attributions / strongest
         axes.imshow(pixels, cmap="gray", vmin=0, vmax=255)
-        axes.imshow(share, cmap="bwr", vmin=-1, vmax=1, alpha=np.sqrt(np.abs(share)))
+        draw_heat(axes, explained)
         title = f"Predicted: {explained.digit}\nWhy {explained.target}?"
         # A file's name may hold what no font has, and dollars that are no formula.
         shown = "".join(c if c.isprintable() else "?" for c in name[-LETTERS:])
-        axes.set_title(f"{shown}\n{title}", fontsize=9, parse_math=False)
-    figure.supxlabel("red spoke for it, blue against it", fontsize=9)
+        axes.set_title(f"{shown}\n{title}", fontsize=9, loc="center", parse_math=False)
+    figure.supxlabel("orange spoke for it, blue against it", fontsize=9)
     return figure
+
+
+def draw_heat(axes: Axes, explanation: Explanation) -> None:
+    """Colour an image in proportion to what each pixel said, its strongest one fully."""
+    from evaluation.style import HEAT  # noqa: PLC0415  (slow, as above)
+
+    strongest = float(np.abs(explanation.attributions).max()) or 1.0
+    share = explanation.attributions / strongest
+    axes.imshow(share, cmap=HEAT, vmin=-1, vmax=1, alpha=np.sqrt(np.abs(share)))

@@ -70,15 +70,19 @@ class Evaluation:
 
 
 def write_report(evaluation: Evaluation, folder: Path, stem: str) -> Path:
-    """Write `stem`.md and its pictures into `folder`; return the path of the Markdown file."""
+    """Write `stem`.md and its pictures, PNG and SVG, into `folder`; return the Markdown's path."""
     folder.mkdir(parents=True, exist_ok=True)
     answered = evaluation.digits != REFUSED
     matrix = confusion(evaluation.labels, evaluation.digits)
-    pictures.draw_confusion(matrix, folder / f"{stem}-confusion.png")
+
+    def files(name: str) -> list[Path]:
+        return [folder / f"{stem}-{name}.{suffix}" for suffix in ("png", "svg")]
+
+    pictures.draw_confusion(matrix, *files("confusion"))
     pictures.draw_calibration(
         evaluation.labels[answered],
         evaluation.probabilities[answered],
-        folder / f"{stem}-calibration.png",
+        *files("calibration"),
     )
     sections = [
         f"# {evaluation.title}",
@@ -97,7 +101,7 @@ def write_report(evaluation: Evaluation, folder: Path, stem: str) -> Path:
             pictures.Miss(evaluation.inputs[i], evaluation.normalised[i], caption(evaluation, i))
             for i in evaluation.misses
         ]
-        pictures.draw_misses(cells, folder / f"{stem}-misses.png")
+        pictures.draw_misses(cells, *files("misses"))
         sections += [
             "Each pair: the input, and what the model saw.",
             f"![Every miss: input, normalised, actual digit and guesses]({stem}-misses.png)",

@@ -163,7 +163,7 @@ def test_a_request_lost_among_others_keeps_their_lines(
     [
         [],
         ["predict"],
-        ["draw"],
+        ["draw", "--port", "x"],
         ["plot", "--grid", "4"],
         ["plot", "--grid", "0x4"],
         ["plot", "--grid", "100x100"],
@@ -226,6 +226,50 @@ def test_plot_sends_sixteen_png_files_alone_and_together(
     assert capsys.readouterr().out.startswith("pictures/digits.png: ")
     with Image.open(tmp_path / "pictures" / "digits.png") as picture:
         assert picture.size == (1200, 1200)
+
+
+def test_plot_as_json_finds_the_misses(
+    tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = np.arange(50) % 10
+    labels[:3] = 9
+    monkeypatch.setattr("client.testset.read_test_set", lambda _: (pixels(50), labels))
+    arguments = ["plot", "--seed", "5", "--only-misses", "--dark", "--json", "--output", "m.svg"]
+    assert main(arguments) == 0
+    record = json.loads(capsys.readouterr().out)
+    # Three are missed, fewer than the grid holds.
+    assert record == {"output": "m.svg", "right": 0, "images": 3, "seed": 5}
+    assert "<svg" in (tmp_path / "m.svg").read_text()
+
+
+def test_version_and_completion(capsys: Output) -> None:
+    for option, word in (
+        (["--version"], "digits"),
+        (["--print-completion", "bash"], "--only-misses"),
+    ):
+        with pytest.raises(SystemExit) as raised:
+            main(option)
+        assert raised.value.code == 0
+        assert word in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("terminal", "red"), [(True, True), (False, False)])
+def test_colours_only_on_a_terminal(
+    terminal: bool, red: bool, capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    commands.complain("wrong")
+    assert ("\x1b[31m" in capsys.readouterr().err) == red
+
+
+def test_evaluate_as_json(tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.arange(50) % 10
+    monkeypatch.setattr("client.evaluate.read_test_set", lambda _: (pixels(50), labels))
+    assert main(["evaluate", "--output", "reports", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["images"], record["accuracy"], record["misses"]) == (50, 1.0, 0)
+    assert (tmp_path / record["report"]).with_name("mnist-served-confusion.svg").is_file()
 
 
 def test_plot_does_without_probabilities(stub: Stub, capsys: Output) -> None:

@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
 from client import Prediction, Refused, ServerUnreachable
-from client.plot import WRONG, grid_figure
+from client.plot import grid_figure
+from evaluation.style import WRONG
 from tests.client.conftest import pixels
 
 LABELS = np.arange(16) % 10
@@ -21,9 +22,9 @@ def sure_of(digit: int) -> Prediction:
 
 
 def is_marked(axes: Axes) -> bool:
-    red_title = to_hex(axes.title.get_color()) == WRONG
+    red_title = to_hex(axes.title.get_color()) == WRONG.lower()
     frame = axes.get_frame_on() and all(
-        to_hex(spine.get_edgecolor()) == WRONG and spine.get_linewidth() >= 5
+        to_hex(spine.get_edgecolor()) == WRONG.lower() and spine.get_linewidth() >= 5
         for spine in axes.spines.values()
     )
     assert red_title == frame
