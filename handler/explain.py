@@ -7,7 +7,7 @@ Source: Sundararajan, Taly, Yan, "Axiomatic Attribution for Deep Networks", 2017
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -48,6 +48,14 @@ class Attribution(NamedTuple):
     steps: int
 
 
+def captum_method() -> Any:
+    """Captum's class, imported with the first explanation: a worker that only predicts need not
+    carry it."""
+    from captum.attr import IntegratedGradients  # noqa: PLC0415
+
+    return IntegratedGradients
+
+
 def integrated_gradients(
     network: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor, target: int
 ) -> Attribution:
@@ -58,10 +66,7 @@ def integrated_gradients(
         image: float32 [1,1,28,28] in 0..1.
         target: the class.
     """
-    # Imported with the first explanation: a worker that only predicts need not carry it.
-    from captum.attr import IntegratedGradients  # noqa: PLC0415
-
-    method = IntegratedGradients(network)
+    method = captum_method()(network)
     baseline = torch.zeros_like(image)
     with torch.no_grad():
         change = float((network(image) - network(baseline))[0, target])

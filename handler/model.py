@@ -29,9 +29,10 @@ CHUNK = 512
 SHARE = 128
 """Images that are worth a processor of their own: bulk requests spread over all of them."""
 
+KEPT = 16 << 20
+"""Bytes that stay with the process between batches."""
 
-# mallopt(3): what a batch needs stays with the process, up to as many bytes.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _KEPT = -1, -3, 16 << 20
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 class ModelError(RuntimeError):
@@ -59,7 +60,7 @@ class DigitModel:
         # an operator they never wait for each other.
         self._processors = (os.cpu_count() or 1) if self.device.type == "cpu" else 1
         self._threads = ThreadPoolExecutor(self._processors)
-        _keep_freed_memory()
+        keep_freed_memory(KEPT)
         self._warm()
 
     def predict(
@@ -149,11 +150,14 @@ def _optimise(network: torch.jit.ScriptModule, device: torch.device) -> torch.ji
         return optimised
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory(most: int) -> None:
     """Let glibc keep what one batch frees for the next, instead of returning it to the system.
 
     By default it returns every block of some size, and each batch pays for fresh pages again:
     up to a third of the network's time. Does nothing where there is no glibc.
+
+    Args:
+        most: bytes that may be kept.
     """
     try:
         libc = ctypes.CDLL(None)
@@ -161,8 +165,8 @@ def _keep_freed_memory() -> None:
     except (AttributeError, OSError, TypeError):
         return
     libc.malloc_trim(0)
-    libc.mallopt(_M_MMAP_THRESHOLD, _KEPT)
-    libc.mallopt(_M_TRIM_THRESHOLD, _KEPT)
+    libc.mallopt(_M_MMAP_THRESHOLD, most)
+    libc.mallopt(_M_TRIM_THRESHOLD, most)
 
 
 def _check_shapes(network: torch.jit.ScriptModule, name: str, device: torch.device) -> None:

@@ -16,7 +16,7 @@ import orjson
 from handler.arrays import Images, stack
 from handler.decoding import shared_time
 from handler.errors import Busy, RequestError
-from handler.explain import Attribution
+from handler.explain import Attribution, captum_method
 from handler.metrics import METRICS
 from handler.model import DigitModel
 from handler.protocols import Answer, Decoded, Predictions, Request
@@ -85,6 +85,8 @@ def _predict(model: DigitModel, batch: Sequence[Decoded]) -> list[Answer]:
     answers = []
     refused: list[int] = []
     start = 0
+    if any(item.targets is not None for item in batch):
+        captum_method()  # so that no explanation is charged for the import
     deadline = time.monotonic() + EXPLAIN_SECONDS
     for item in batch:
         stop = start + len(item.images)

@@ -29,6 +29,7 @@ import torch
 from torch import nn
 
 from evaluation.metrics import confusion, expected_calibration_error
+from handler.model import keep_freed_memory
 from handler.preprocessing import to_tensor
 from training import export
 from training.calibrate import find_temperature, fold_temperature
@@ -66,6 +67,7 @@ def run(recipe: Recipe, output: Path, data_dir: Path | None, threads: int) -> di
     """
     started = time.monotonic()
     torch.set_num_threads(threads)
+    keep_freed_memory(256 << 20)
     train_images, train_labels = read_mnist("train", data_dir)
     test_images, test_labels = read_mnist("test", data_dir)
     inputs, tests = to_tensor(train_images), to_tensor(test_images)
