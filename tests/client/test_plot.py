@@ -24,7 +24,9 @@ def sure_of(digit: int) -> Prediction:
 def is_marked(axes: Axes) -> bool:
     red_title = to_hex(axes.title.get_color()) == WRONG.lower()
     frame = axes.get_frame_on() and all(
-        to_hex(spine.get_edgecolor()) == WRONG.lower() and spine.get_linewidth() >= 5
+        to_hex(spine.get_edgecolor()) == WRONG.lower()
+        and spine.get_linewidth() >= 5
+        and spine.get_visible()
         for spine in axes.spines.values()
     )
     assert red_title == frame
