@@ -39,7 +39,7 @@ def test_every_target_that_is_named_exists() -> None:
     commands = "\n".join(blocks("sh") + blocks("bash"))
     named = set(re.findall(r"\bmake (?:-s )?([a-z]+)\b", commands))
     assert named <= targets
-    assert {"demo", "test", "start", "stop", "key"} <= named
+    assert {"draw", "start", "stop", "key"} <= named
 
 
 def test_every_folder_of_the_house_exists() -> None:
