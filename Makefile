@@ -59,7 +59,7 @@ plot: | $(READY) ## ask the server for 16 random test digits and draw them
 
 draw: archive ## draw a digit in the browser; starts the server if none runs
 	@test -e key_file.json || $(SERVER) start $(PORT_FLAG)
-	@$(BIN)/digits draw
+	@$(BIN)/python -m client draw
 
 key: | $(READY) ## print the inference key, for curl
 	@$(BIN)/python -c "from client.server import Server; print(Server().key)"

@@ -68,17 +68,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run: Run = options.run
         return run(options)
     except UsageError as error:
-        commands.complain(f"client: {error}")
+        commands.complain(f"digits: {error}")
         return USAGE
     except ClientError as error:
-        commands.complain(f"client: {error}")
+        commands.complain(f"digits: {error}")
         return SERVER_FAILED
     except BrokenPipeError:
         # The reader has seen enough. Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except OSError as error:
-        commands.complain(f"client: {error.filename or 'error'}: {error.strerror or error}")
+        commands.complain(f"digits: {error.filename or 'error'}: {error.strerror or error}")
         return USAGE
 
 

@@ -93,7 +93,10 @@ def heat_figure(images: Sequence[Explained]) -> Figure:
 
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(INCHES * columns, INCHES * rows + 0.4), layout="tight")
+    # Each image has three lines above it, the figure one below.
+    height = (INCHES + 0.6) * rows + 0.3
+    figure = Figure(figsize=(INCHES * columns, height))
+    figure.subplots_adjust(0.02, 0.4 / height, 0.98, 1 - 0.65 / height, 0.05, 0.7 / INCHES)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.set(xticks=[], yticks=[])
@@ -105,7 +108,7 @@ def heat_figure(images: Sequence[Explained]) -> Figure:
         # A file's name may hold what no font has, and dollars that are no formula.
         shown = "".join(c if c.isprintable() else "?" for c in name[-LETTERS:])
         axes.set_title(f"{shown}\n{title}", fontsize=9, loc="center", parse_math=False)
-    figure.supxlabel("orange spoke for it, blue against it", fontsize=9)
+    figure.text(0.5, 0.15 / height, "orange spoke for it, blue against it", size=9, ha="center")
     return figure
 
 

@@ -72,5 +72,6 @@ def title(label: int, prediction: Prediction) -> str:
 def _mark_wrong(axes: Axes, width: float) -> None:
     axes.title.set(color=WRONG, fontweight="bold")
     axes.set_frame_on(True)
+    axes.spines[:].set_visible(True)
     for spine in axes.spines.values():
         spine.set(edgecolor=WRONG, linewidth=width)

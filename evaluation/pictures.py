@@ -107,6 +107,7 @@ def _fit(axes: Axes, pixels: npt.NDArray[np.uint8], left: float, top: float) -> 
         cmap="gray",
         vmin=0,
         vmax=255,
+        zorder=2,  # above the grey
         extent=(left, left + width, top + height, top),
         # Pixels of a small image stay visible as pixels.
         interpolation="nearest" if max(pixels.shape[:2]) < 60 else "antialiased",

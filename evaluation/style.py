@@ -13,7 +13,7 @@ from typing import Any
 
 import matplotlib as mpl
 from cycler import cycler
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
 # Okabe and Ito's palette (https://jfly.uni-koeln.de/color).
@@ -23,8 +23,8 @@ ORANGE, VERMILION, PURPLE = "#E69F00", "#D55E00", "#CC79A7"
 WRONG = VERMILION
 """What is wrong; always with a second sign, such as a frame or bold type."""
 
-HEAT = LinearSegmentedColormap.from_list("heat", [SKY, "#808080", "#FF9147"])
-"""-1 (against) to 1 (for), over an image whose ink is white."""
+HEAT = ListedColormap([SKY, "#FF9147"])
+"""Against and for, over an image whose ink is white; how transparent it is says how much."""
 
 DOTS_PER_INCH = 100
 

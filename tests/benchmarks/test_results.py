@@ -118,6 +118,7 @@ def test_plot_is_written_the_same_twice(results: Results, tmp_path: Path) -> Non
     for name in ("a", "b"):
         plot.draw(results, tmp_path / name)
     assert (tmp_path / "a.png").stat().st_size > 10_000
+    assert (tmp_path / "a-dark.png").read_bytes() != (tmp_path / "a.png").read_bytes()
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 

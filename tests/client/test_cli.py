@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 from PIL import Image
 
 from client import commands
@@ -351,3 +352,16 @@ def test_ctrl_c_ends_it_at_once_and_quietly(tmp_path: Path, stub: Stub) -> None:
     release.set()
     assert process.returncode == -signal.SIGINT
     assert (stdout, stderr) == (b"", b"")
+
+
+def test_draw_serves_a_page_until_it_is_interrupted(stub: Stub) -> None:
+    process = start("draw", "--port", "0", "--no-browser", "--json")
+    assert process.stdout is not None
+    printed = json.loads(process.stdout.readline())
+    assert printed["server"] == stub.url
+    page = requests.get(printed["url"], timeout=20)
+    assert "<title>Draw a digit</title>" in page.text
+    page.close()
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=20)
+    assert (process.returncode, stderr) == (0, b"")

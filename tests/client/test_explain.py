@@ -104,7 +104,7 @@ def test_the_command_prints_lines_and_draws(capsys: pytest.CaptureFixture[str]) 
         "pictures/why.png: 3 of 3 explained",
     ]
     with Image.open("pictures/why.png") as picture:
-        assert picture.size == (600, 640)
+        assert picture.size == (600, 750)
 
 
 def test_refused_files_are_told_and_left_out(capsys: pytest.CaptureFixture[str]) -> None:

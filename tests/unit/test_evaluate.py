@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from evaluation import pictures, style
 from evaluation.labels import LabelsError, read_labels, thumbnail
 from evaluation.metrics import (
     REFUSED,
@@ -210,3 +211,16 @@ def test_on_mnist(model: DigitModel) -> None:
     assert result.accuracy.value > 0.99
     assert result.calibration_error < 0.005
     assert len(result.misses) == round(10_000 * (1 - result.accuracy.value))
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_miss_is_visible_on_its_sheet(tmp_path: Path, dark: bool) -> None:
+    ink = np.full((28, 28), 255, np.uint8)
+    paths = [tmp_path / "sheet.png", tmp_path / "sheet.svg"]
+    with style.theme(dark=dark):
+        pictures.draw_misses([pictures.Miss(ink, np.zeros_like(ink), "actual 1")], *paths)
+    assert paths[1].read_text().startswith("<?xml")
+    sheet = np.asarray(Image.open(paths[0]).convert("L"))
+    left, right = sheet[60, 60], sheet[60, 190]
+    assert (left, right) == (255, 0)
+    assert (sheet[-1, -1] < 40) == dark
