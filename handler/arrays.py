@@ -143,7 +143,8 @@ def decode_each(
         try:
             images.append(decode(item))
         except RequestError as error:
-            refusals[index] = error
+            # A new one: the raised one holds its frames, and these the pixels of what was refused.
+            refusals[index] = type(error)(error.message)
             images.append(blank())
     return stack(images), refusals
 
