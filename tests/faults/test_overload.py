@@ -20,6 +20,7 @@ from tests.images import npy
 
 Mnist = tuple[NDArray[np.uint8], NDArray[np.int64]]
 QUEUE = 100
+RESET = 0  # TorchServe closes as it refuses, at times before its 503 could be read
 
 
 @pytest.fixture
@@ -39,13 +40,18 @@ async def ask(server: Server, body: bytes, go: asyncio.Event) -> tuple[int, floa
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     head = (
         f"POST /predictions/mnist HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.key}\r\n"
-        f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
     )
+    await go.wait()
+    start = time.monotonic()
     try:
-        await go.wait()
-        start = time.monotonic()
         writer.write(head.encode() + body)
-        answer = await asyncio.wait_for(reader.read(), TIMEOUT)
+        # TorchServe keeps the connection, whatever it is told: the length says where to end.
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), TIMEOUT)
+        length = int(answer.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        answer += await asyncio.wait_for(reader.readexactly(length), TIMEOUT)
+    except (ConnectionResetError, BrokenPipeError, asyncio.IncompleteReadError):
+        return RESET, time.monotonic() - start, b""
     finally:
         writer.close()
     return int(answer[9:12]), time.monotonic() - start, answer
@@ -69,10 +75,10 @@ def test_more_connections_than_the_queue_holds(
     answers = asyncio.run(ask_all(own, body, 10 * QUEUE))
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     statuses = Counter(status for status, _, _ in answers)
-    refused = sorted(took for status, took, _ in answers if status == 503)
+    refused = sorted(took for status, took, _ in answers if status in (503, RESET))
     report(f"{10 * QUEUE} connections, a queue of {QUEUE}: {dict(statuses)}")
     report(f"slowest answer {max(took for _, took, _ in answers):.2f} s")
-    assert set(statuses) == {200, 503}
+    assert set(statuses) - {RESET} == {200, 503}
     assert statuses[200] >= QUEUE
     report(f"refused after {refused[len(refused) // 2]:.2f} s (median), {refused[-1]:.2f} s (last)")
     assert all(b'"code": 503' in answer for status, _, answer in answers if status == 503)
