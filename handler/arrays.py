@@ -143,8 +143,8 @@ def decode_each(
         try:
             images.append(decode(item))
         except RequestError as error:
-            # Without its traceback, which would keep the images of every step alive.
-            refusals[index] = error.with_traceback(None)
+            # A new one: the raised one holds its frames, and these the pixels of what was refused.
+            refusals[index] = type(error)(error.message)
             images.append(blank())
     return stack(images), refusals
 

@@ -87,8 +87,8 @@ def prepare_images(images: Images) -> tuple[Images, dict[int, NoDigit]]:
         try:
             clean = normalise(pixels.astype(np.uint8))
         except NoDigit as refusal:
-            # Without its traceback, which would keep the images of every step alive.
-            refusals[i] = refusal.with_traceback(None)
+            # A new one: the raised one holds its frames, and these the pixels of every step.
+            refusals[i] = NoDigit(refusal.message)
             clean = np.zeros((SIDE, SIDE), np.uint8)
         ready[i] = clean if images.dtype == np.uint8 else clean.astype(np.float32) / 255
     return ready, refusals

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import orjson
 
-from handler.arrays import NPY_MAGIC, Images, as_images, decode_each, one_image, parse_npy
-from handler.errors import Unreadable
+from handler.arrays import (
+    MAX_IMAGES,
+    NPY_MAGIC,
+    Images,
+    as_images,
+    decode_each,
+    one_image,
+    parse_npy,
+)
+from handler.errors import TooLarge, Unreadable
 from handler.model import LABELS
 from handler.preprocessing import prepare_image
 from handler.protocols import Answer, Decoded, Predictions, Request
@@ -33,11 +41,13 @@ def decode_form(request: Request) -> Decoded:
     """Read a form whose fields are an image each, and answer by their names.
 
     Raises:
-        RequestError: there is no field.
+        RequestError: there is no field, or more than `MAX_IMAGES`.
     """
     fields = request.fields
     if not fields:
         raise Unreadable(_explain_no_field(request))
+    if len(fields) > MAX_IMAGES:
+        raise TooLarge(f"expected at most {MAX_IMAGES} form fields, got {len(fields)}")
     images, refusals = decode_each(fields.values(), decode_single)
 
     def encode(predictions: Predictions) -> Answer:

@@ -3,8 +3,52 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable, Iterator
 
+import psutil
 import pytest
+
+from client.server import REPOSITORY, Server
+
+Report = Callable[[str], None]
+RESULTS = REPOSITORY / "reports" / "faults.txt"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--soak` is known where this folder is named: `pytest tests/faults --soak`."""
+    parser.addoption("--soak", action="store_true", help="the long form, as make soak runs it")
+
+
+@pytest.fixture(scope="session")
+def soak(pytestconfig: pytest.Config) -> bool:
+    """Whether the long form was asked for."""
+    return bool(pytestconfig.getoption("soak", default=False))
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Iterator[Report]:
+    """Notes what was measured: printed (`-s`), and kept in `reports/faults.txt`."""
+    lines: list[str] = []
+    yield lines.append
+    RESULTS.parent.mkdir(exist_ok=True)
+    with RESULTS.open("a") as file:
+        for line in lines:
+            print(line)
+            file.write(f"{request.node.name}: {line}\n")
+
+
+def worker_of(server: Server) -> psutil.Process:
+    """The one worker process of a server.
+
+    Raises:
+        ValueError: there is none at this moment, or more than one.
+    """
+    (worker,) = [
+        child
+        for child in psutil.Process(server.pid).children()
+        if "model_service_worker" in " ".join(child.cmdline())
+    ]
+    return worker
 
 
 @pytest.fixture(scope="session")
