@@ -243,7 +243,7 @@ class Server:
             )
         except (requests.RequestException, OSError, ValueError):
             return False  # no port, no key file yet, or half of one
-        return answer.status_code == requests.codes.ok
+        return bool(answer.status_code == requests.codes.ok)
 
     def _wait_until_ready(self, deadline: float) -> None:
         while time.monotonic() < deadline:
