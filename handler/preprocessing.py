@@ -66,7 +66,7 @@ def prepare_image(body: Bytes) -> Pixels:
     pixels = decode_image(body)
     if pixels.shape == (SIDE, SIDE) and _is_mnist(pixels):
         return pixels
-    METRICS.add("mnist_normalised_total")
+    METRICS.totals["mnist_normalised_total"] += 1
     return normalise(pixels)
 
 
@@ -79,7 +79,7 @@ def prepare_images(images: Images) -> tuple[Images, dict[int, NoDigit]]:
     form = has_mnist_form(images)
     if form.all():
         return images, {}
-    METRICS.add("mnist_normalised_total", value=int((~form).sum()))
+    METRICS.totals["mnist_normalised_total"] += int((~form).sum())
     ready = images.copy()
     refusals: dict[int, NoDigit] = {}
     for i in np.flatnonzero(~form).tolist():

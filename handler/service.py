@@ -47,16 +47,20 @@ def answer_batch(model: DigitModel, requests: Sequence[Request]) -> list[Answer]
     began = time.perf_counter()
     with shared_time():
         decoded = [_decode(request) for request in requests]
-    METRICS.add("mnist_decode_seconds_total", value=time.perf_counter() - began)
+    METRICS.totals["mnist_decode_seconds_total"] += time.perf_counter() - began
     understood = [item for item in decoded if isinstance(item, Decoded)]
     predicted = iter(_predict(model, understood))
     answers = [next(predicted) if isinstance(item, Decoded) else item for item in decoded]
-    for request, answer in zip(requests, answers, strict=True):
-        if answer is _SERVER_ERROR:
-            METRICS.add("mnist_errors_total", "internal")
-            logger.error("request %s was answered with 500, for the reason above", request.id)
-    METRICS.add("mnist_batches_total")
-    METRICS.add("mnist_busy_seconds_total", value=time.perf_counter() - began)
+    if _SERVER_ERROR in answers:
+        failed = [
+            request.id
+            for request, answer in zip(requests, answers, strict=True)
+            if answer is _SERVER_ERROR
+        ]
+        METRICS.errors["internal"] += len(failed)
+        logger.error("answered with 500, for the reason above: request %s", ", ".join(failed))
+    METRICS.totals["mnist_batches_total"] += 1
+    METRICS.totals["mnist_busy_seconds_total"] += time.perf_counter() - began
     return answers
 
 
@@ -64,7 +68,7 @@ def _decode(request: Request) -> Decoded | Answer:
     try:
         return decode(request)
     except RequestError as error:
-        METRICS.add("mnist_errors_total", error.code)
+        METRICS.errors[error.code] += 1
         return refuse(request, error)
     except Exception:
         logger.exception("a request could not be decoded")
@@ -80,8 +84,8 @@ def _predict(model: DigitModel, batch: Sequence[Decoded]) -> list[Answer]:
     except Exception:
         logger.exception("a batch of %d requests could not be predicted", len(batch))
         return [_SERVER_ERROR] * len(batch)
-    METRICS.add("mnist_model_seconds_total", value=time.perf_counter() - began)
-    METRICS.add("mnist_images_total", value=len(digits))
+    METRICS.totals["mnist_model_seconds_total"] += time.perf_counter() - began
+    METRICS.totals["mnist_images_total"] += len(digits)
     answers = []
     refused: list[int] = []
     start = 0
@@ -92,7 +96,8 @@ def _predict(model: DigitModel, batch: Sequence[Decoded]) -> list[Answer]:
         stop = start + len(item.images)
         predictions = Predictions(digits[start:stop], probabilities[start:stop], item.refusals)
         answers.append(_encode(model, item, predictions, deadline))
-        refused += (start + index for index in item.refusals)
+        if item.refusals:
+            refused += [start + index for index in item.refusals]
         start = stop
     if refused:
         digits = np.delete(digits, refused)
@@ -105,8 +110,9 @@ def _encode(model: DigitModel, item: Decoded, predictions: Predictions, deadline
     try:
         if item.targets is not None:
             predictions = _explain(model, item.images, item.targets, predictions, deadline)
-        for refusal in predictions.refusals.values():
-            METRICS.add("mnist_errors_total", refusal.code)
+        if predictions.refusals:
+            for refusal in predictions.refusals.values():
+                METRICS.errors[refusal.code] += 1
         return item.encode(predictions)
     except Exception:
         logger.exception("an answer could not be made")

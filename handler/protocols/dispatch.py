@@ -23,7 +23,7 @@ _HEADER_LENGTH = "inference-header-content-length"
 
 
 def decode(request: Request) -> Decoded:
-    """Read a request of any protocol.
+    """Read a request of any protocol, and count it by that; broken JSON, for one, speaks none.
 
     Raises:
         RequestError: nothing in the request can be predicted.
@@ -32,22 +32,22 @@ def decode(request: Request) -> Decoded:
     if encoding is not None:
         request = decompress(request, encoding)
     if request.explains:
-        _count("explain")
+        METRICS.requests["explain"] += 1
         return explanations.decode(request)
     fields = request.fields
     body = fields.get("body", fields.get("data"))
     if body is None or len(fields) > 1:
-        _count("form")
+        METRICS.requests["form"] += 1
         return plain.decode_form(request)
     if request.is_kserve and "body" in fields:
         length = request.header(_HEADER_LENGTH)
         if length is not None:
-            _count("v2")
+            METRICS.requests["v2"] += 1
             return openinference.decode_binary(body, length)
         return _decode_json(body)
     if looks_like_json(body):
         return _decode_json(body)
-    _count("plain")
+    METRICS.requests["plain"] += 1
     return plain.decode_body(body)
 
 
@@ -61,18 +61,13 @@ def refuse(request: Request, error: RequestError) -> Answer:
     return Answer(error.status, orjson.dumps(error.as_dict()))
 
 
-def _count(protocol: str) -> None:
-    """Requests that break off before this, as broken JSON does, speak none."""
-    METRICS.add("mnist_requests_total", protocol)
-
-
 def _decode_json(body: bytes | bytearray) -> Decoded:
     document = load_json(body)
     if isinstance(document, dict):
         if "instances" in document:
-            _count("v1")
+            METRICS.requests["v1"] += 1
             return v1.decode(document["instances"])
         if "inputs" in document:
-            _count("v2")
+            METRICS.requests["v2"] += 1
             return openinference.decode(document)
     raise Unreadable('expected a JSON object with "instances" or "inputs"')

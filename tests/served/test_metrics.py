@@ -139,7 +139,7 @@ def test_a_fault_is_counted_and_logged_with_the_id_that_the_client_has(
     assert changes(before, after)[series] == 1
     assert after["Requests5XX", ""] == before.get(("Requests5XX", ""), 0) + 1
     log = fragile_server.log.read_text()
-    assert f"request {answer.headers['x-request-id']} was answered with 500" in log
+    assert f"500, for the reason above: request {answer.headers['x-request-id']}" in log
     assert "broken on purpose" in log
 
 
