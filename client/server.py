@@ -236,7 +236,7 @@ class Server:
     def is_ready(self) -> bool:
         """Whether a real prediction works now: `/ping` is healthy while no model is loaded."""
         try:
-            return self.probe(timeout=5).status_code == requests.codes.ok
+            return bool(self.probe(timeout=5).status_code == requests.codes.ok)
         except (requests.RequestException, OSError, ValueError):
             return False  # no port, no key file yet, or half of one
 
