@@ -120,9 +120,11 @@ def folder(home: Path) -> None:
 
 
 def unwritable(home: Path, error: OSError) -> ServerError:
-    """What it means that the server's folder could not be written to."""
+    """What it means that the server's folder could not be used for a start."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return ServerError(f"the disk of {home} is full ({_reason(error)}); delete something there")
+    if error.filename == str(torchserve()):
+        return ServerError(f"{error.filename} cannot be run ({_reason(error)}) by this user")
     return ServerError(
         f"{error.filename or home} cannot be written ({_reason(error)}); the server keeps .run, "
         f"logs and key_file.json in {home}: give it a folder that its user may write to"

@@ -257,12 +257,8 @@ def test_an_expired_key_is_let_nowhere(short_lived: Server) -> None:
 
 
 @pytest.mark.usefixtures("mounting")
-def test_it_serves_on_a_read_only_file_system_as_nobody(archive: Path) -> None:
+def test_it_serves_on_a_read_only_file_system(archive: Path) -> None:
     """Everything read-only but the server's own folder."""
-    # A Python below /root can be started by root alone; then only the file system is tried.
-    launcher = str(Path(sys.executable).with_name("torchserve"))
-    reachable = ["setpriv", "--reuid", "65534", "--clear-groups", launcher, "--help"]
-    user = 65534 if _succeeds(reachable) else os.getuid()
     home = make_home(archive)
     port = str(free_ports())
     code = (
@@ -270,16 +266,15 @@ def test_it_serves_on_a_read_only_file_system_as_nobody(archive: Path) -> None:
         "import os, psutil\n"
         "s = Server(Path(sys.argv[1]), int(sys.argv[2]))\n"
         "s.start(); p = psutil.Process(s.pid)\n"
-        "print(p.uids().real, {c.uids().real for c in p.children()}, s.probe(9).text)\n"
+        "print(len(p.children()), s.probe(9).text)\n"
         "s.stop()"
     )
     script = f"""
         set -e
-        chown -R {user} {home}
         mount --bind {home} {home}
         mount -o remount,ro,bind /
         cd {home}
-        exec setpriv --reuid {user} --no-new-privs "$@"
+        exec setpriv --no-new-privs --bounding-set -all --inh-caps -all "$@"
         """
     command = ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, "-c", code]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
@@ -292,8 +287,4 @@ def test_it_serves_on_a_read_only_file_system_as_nobody(archive: Path) -> None:
         timeout=120,
     )
     assert done.stderr == ""
-    assert done.stdout.strip() == f"{user} {{{user}}} 1"
-
-
-def _succeeds(command: list[str]) -> bool:
-    return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
+    assert done.stdout.strip() == "1 1"
