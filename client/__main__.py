@@ -5,6 +5,7 @@ digits predict digit.png      # one line for each image: its name, a tab, its di
 digits explain digit.png      # which pixels spoke for its digit, as a picture
 digits evaluate               # how good the served model is, on MNIST or a folder
 digits draw                   # draw a digit in the browser and see what the server says
+digits batch                  # label a folder or Parquet files of images, without a server
 digits doctor                 # what keeps the server from starting or from serving
 
 `python -m client` is the same where the package is not installed.
@@ -24,7 +25,7 @@ from typing import NoReturn, TypeAlias
 
 import shtab
 
-from client import commands
+from client import batch, commands
 from client.api import DigitClient
 from client.errors import ClientError, UsageError
 from client.keys import REPOSITORY
@@ -118,6 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(add)
     _add_draw(add)
     _add_doctor(subparsers)
+    _add_batch(subparsers)
     return parser
 
 
@@ -210,6 +212,13 @@ def _add_doctor(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     command = subparsers.add_parser("doctor", help=summary, description=summary)
     command.set_defaults(run=run)
     command.add_argument("--port", type=int, help="its inference port (config.properties)")
+
+
+def _add_batch(subparsers: argparse._SubParsersAction[_Parser]) -> None:
+    summary = "label a folder or Parquet files of images without a server, on every core"
+    command = subparsers.add_parser("batch", help=summary, description=summary)
+    command.set_defaults(run=batch.run)
+    batch.add_arguments(command)
 
 
 def _client(options: argparse.Namespace, **settings: int) -> DigitClient:

@@ -160,7 +160,7 @@ def stack(parts: Sequence[Images]) -> Images:
     uint8 stays uint8; where any part is float32 all become float32, scaled as the model sees them.
     """
     if len(parts) == 1:
-        return parts[0]
+        return np.require(parts[0], requirements="W")  # a copy of what PyTorch may not wrap
     if all(part.dtype == np.uint8 for part in parts):
         return np.concatenate(parts, dtype=np.uint8)
     return np.concatenate([to_tensor(part).numpy()[:, 0] for part in parts])

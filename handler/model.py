@@ -42,12 +42,15 @@ class ModelError(RuntimeError):
 class DigitModel:
     """A frozen TorchScript network for float32 [N,1,28,28] in 0..1 to logits float32 [N,10]."""
 
-    def __init__(self, path: Path, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, path: Path, device: torch.device | str = "cpu", processors: int | None = None
+    ) -> None:
         """Load, check, freeze and warm the network.
 
         Args:
             path: the TorchScript file; no class definition is needed.
             device: where it runs.
+            processors: how many a large batch is spread over; by default all.
 
         Raises:
             ModelError: no file, not TorchScript, or another input or output shape.
@@ -58,7 +61,9 @@ class DigitModel:
         self._batched = _optimise(_freeze(loaded), self.device)
         # Whole calls of the network run side by side, each on one thread: unlike threads inside
         # an operator they never wait for each other.
-        self._processors = (os.cpu_count() or 1) if self.device.type == "cpu" else 1
+        if self.device.type != "cpu":
+            processors = 1
+        self._processors = processors or os.cpu_count() or 1
         self._threads = ThreadPoolExecutor(self._processors)
         keep_freed_memory(KEPT)
         self._warm()
