@@ -206,12 +206,13 @@ def _add_doctor(subparsers: argparse._SubParsersAction[_Parser]) -> None:
         from client import doctor  # noqa: PLC0415
         from client.server import Server  # noqa: PLC0415
 
-        return doctor.run(Server(port=options.port))
+        return doctor.run(Server(port=options.port), as_json=options.json)
 
     summary = "tell what keeps this checkout's server from starting or from serving"
     command = subparsers.add_parser("doctor", help=summary, description=summary)
     command.set_defaults(run=run)
     command.add_argument("--port", type=int, help="its inference port (config.properties)")
+    _json(command, "one JSON object for each check")
 
 
 def _add_batch(subparsers: argparse._SubParsersAction[_Parser]) -> None:

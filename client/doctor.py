@@ -5,9 +5,10 @@ A line a check, each with what to do where something is wrong. Nothing is starte
 
 from __future__ import annotations
 
+import json
 import os
-import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import requests
 
@@ -20,34 +21,45 @@ HEALTHY, ILL = 0, 2
 PING_SECONDS = 10.0  # longer than a worker takes to load again
 
 
-def run(server: Server) -> int:
-    """Print a line for each check; return 0 if all of them passed, else 2."""
+class Finding(NamedTuple):
+    """What one check found: `ok` is None where it is only worth knowing."""
+
+    check: str
+    ok: bool | None
+    message: str
+
+
+def run(server: Server, *, as_json: bool = False) -> int:
+    """Print what each check finds, a line or a JSON object each; 0 if none failed, else 2."""
+    failed = False
+    for finding in _findings(server):
+        failed |= finding.ok is False
+        if as_json:
+            print(json.dumps(finding._asdict()), flush=True)
+        else:
+            mark = {True: "ok", False: "FAIL", None: "-"}[finding.ok]
+            print(f"{mark:5}{finding.check:11}{finding.message}".rstrip(), flush=True)
+    return ILL if failed else HEALTHY
+
+
+def _findings(server: Server) -> Iterator[Finding]:
     found = dict(server.conditions())
     if server.pid is not None:
         del found["ports"]  # its own
         found |= {"keys": lambda: checks.key_file(server.home / "key_file.json")}
         found |= {"server": lambda: _serves(server)}
-    passed = [_passes(name, condition) for name, condition in found.items()]
+    for name, condition in found.items():
+        try:
+            condition()
+        except (ServerError, JavaMissing) as error:
+            yield Finding(name, ok=False, message=str(error))
+        else:
+            yield Finding(name, ok=True, message="")
     if server.pid is None:
-        _tell("-", "server", _why_none(server))
+        yield Finding("server", ok=None, message=_why_none(server))
     if not os.access(server.store, os.W_OK):
-        _tell("-", "store", f"{server.store} is read-only: served as it is, never built anew")
-    return HEALTHY if all(passed) else ILL
-
-
-def _passes(name: str, condition: Callable[[], object]) -> bool:
-    try:
-        condition()
-    except (ServerError, JavaMissing) as error:
-        _tell("FAIL", name, str(error))
-        return False
-    _tell("ok", name, "")
-    return True
-
-
-def _tell(mark: str, name: str, text: str) -> None:
-    print(f"{mark:5}{name:11}{text}".rstrip())
-    sys.stdout.flush()
+        why = f"{server.store} is read-only: served as it is, never built anew"
+        yield Finding("store", ok=None, message=why)
 
 
 def _why_none(server: Server) -> str:

@@ -239,6 +239,9 @@ def test_doctor_on_a_server_that_serves_and_then_not(checkout: Path) -> None:
         examined = run(checkout, "client", "doctor", "--port", str(port))
         assert examined.returncode == 0
         assert [line.split()[0] for line in examined.stdout.splitlines()] == ["ok"] * 7
+        as_json = run(checkout, "client", "doctor", "--port", str(port), "--json").stdout
+        found = {line["check"]: line["ok"] for line in map(json.loads, as_json.splitlines())}
+        assert found["keys"] is found["server"] is True
         assert server.pid
         keys = checkout / "key_file.json"
         keys.chmod(0o644)
