@@ -70,15 +70,13 @@ def _why_none(server: Server) -> str:
 
 def _serves(server: Server) -> None:
     """A prediction works."""
+    remedy = f"`make stop start` starts it again, {server.log} may say why"
     try:
         answer = server.probe(PING_SECONDS)
     except (requests.RequestException, OSError, ValueError) as error:
         raise ServerError(
-            f"process {server.pid} does not answer at {server.url} ({type(error).__name__}); "
-            f"`make stop start` starts it again, {server.log} may say why"
+            f"process {server.pid} does not answer at {server.url} "
+            f"({type(error).__name__}); {remedy}"
         ) from error
     if answer.status_code != requests.codes.ok:
-        raise ServerError(
-            f"process {server.pid} answers {answer.status_code} to a digit; "
-            f"`make stop start` starts it again, {server.log} may say why"
-        )
+        raise ServerError(f"process {server.pid} answers {answer.status_code} to a digit; {remedy}")

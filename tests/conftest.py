@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import requests
 import torch
@@ -119,3 +120,12 @@ def session(server: Server) -> Iterator[requests.Session]:
         opened.headers["Authorization"] = f"Bearer {server.key}"
         opened.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=64))
         yield opened
+
+
+def workers_of(server: Server) -> list[psutil.Process]:
+    """The worker processes of a server, as many as live at this moment."""
+    return [
+        child
+        for child in psutil.Process(server.pid).children()
+        if "model_service_worker" in " ".join(child.cmdline())
+    ]

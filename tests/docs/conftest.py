@@ -44,12 +44,20 @@ def checkout(archive: Path, model_file: Path) -> Iterator[Path]:
 
 
 def run(checkout: Path, program: list[str], port: int) -> str:
-    environment = os.environ | {"PORT": str(port), "MNIST_URL": f"http://127.0.0.1:{port}"}
+    """What a command of a page prints, with its server at `port`."""
+    return output_of(
+        program, checkout, {"PORT": str(port), "MNIST_URL": f"http://127.0.0.1:{port}"}
+    )
+
+
+def output_of(program: list[str], folder: Path, variables: dict[str, str]) -> str:
+    """What a program prints in a folder, with more environment variables; it must end with 0."""
+    environment = os.environ | variables
     # A make inside of `make test` would say which folder it enters.
     environment = {key: value for key, value in environment.items() if not key.startswith("MAKE")}
     done = subprocess.run(
         program,
-        cwd=checkout,
+        cwd=folder,
         env=environment,
         capture_output=True,
         text=True,

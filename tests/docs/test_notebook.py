@@ -6,13 +6,13 @@ NOTEBOOK_OUTPUT=notebooks/served-digits.ipynb keeps what it printed and drew.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
 
 from client.server import REPOSITORY, Server
+from tests.docs.conftest import output_of
 
 NOTEBOOK = REPOSITORY / "notebooks" / "served-digits.ipynb"
 
@@ -32,23 +32,14 @@ def test_it_runs_from_top_to_bottom(server: Server, tmp_path: Path) -> None:
     output = Path(os.environ.get("NOTEBOOK_OUTPUT") or tmp_path / "executed.ipynb").absolute()
     # In a process of its own: Jupyter's event loops and warnings are not this project's.
     command = [sys.executable, "-m", "jupyter", "execute", str(NOTEBOOK), f"--output={output}"]
-    environment = os.environ | {
+    variables = {
         "MNIST_URL": server.url,
         "MNIST_KEY": server.key,
         "PYTHONPATH": str(REPOSITORY),
         "IPYTHONDIR": str(tmp_path),
         "JUPYTER_PLATFORM_DIRS": "1",
     }
-    done = subprocess.run(
-        command,
-        cwd=REPOSITORY,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    output_of(command, REPOSITORY, variables)
     values = results(output)
     assert values[0] == "((10000, 28, 28), dtype('uint8'), [7, 2, 1, 0, 4, 1, 4, 9])"
     assert values[1] == "7"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import psutil
 import pytest
 
 from client.server import REPOSITORY, Server
+from tests.conftest import free_ports, make_home, workers_of
 
 Report = Callable[[str], None]
 RESULTS = REPOSITORY / "reports" / "faults.txt"
@@ -43,12 +46,20 @@ def worker_of(server: Server) -> psutil.Process:
     Raises:
         ValueError: there is none at this moment, or more than one.
     """
-    (worker,) = [
-        child
-        for child in psutil.Process(server.pid).children()
-        if "model_service_worker" in " ".join(child.cmdline())
-    ]
+    (worker,) = workers_of(server)
     return worker
+
+
+@contextmanager
+def configured(archive: Path, setting: str, changed: str) -> Iterator[Server]:
+    """A server of a test's own, with one setting of config.properties changed."""
+    home = make_home(archive)
+    path = home / "config.properties"
+    text = path.read_text()
+    assert text.count(setting) == 1
+    path.write_text(text.replace(setting, changed))
+    with Server(home, free_ports()).running() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

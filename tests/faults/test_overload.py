@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from client.server import Server
-from tests.conftest import TIMEOUT, free_ports, make_home
-from tests.faults.conftest import Report, worker_of
+from tests.conftest import TIMEOUT
+from tests.faults.conftest import Report, configured, worker_of
 from tests.images import npy
 
 Mnist = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -26,12 +26,7 @@ RESET = 0  # TorchServe closes as it refuses, at times before its 503 could be r
 @pytest.fixture
 def own(archive: Path) -> Iterator[Server]:
     """A server whose queue is a tenth of config.properties', so that a test can fill it."""
-    home = make_home(archive)
-    settings = home / "config.properties"
-    text = settings.read_text()
-    assert "\njob_queue_size=1000\n" in text
-    settings.write_text(text.replace("job_queue_size=1000", f"job_queue_size={QUEUE}"))
-    with Server(home, free_ports()).running() as server:
+    with configured(archive, "\njob_queue_size=1000\n", f"\njob_queue_size={QUEUE}\n") as server:
         yield server
 
 

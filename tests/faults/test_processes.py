@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from client import DigitClient
 from client.server import Server
 from handler.model import DigitModel
-from tests.conftest import TIMEOUT, free_ports, make_home
-from tests.faults.conftest import Report, worker_of
+from tests.conftest import TIMEOUT
+from tests.faults.conftest import Report, configured, worker_of
 from tests.images import png
 
 Mnist = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -32,12 +32,7 @@ BACK = 60.0  # seconds until which the service must be back
 @pytest.fixture
 def own(archive: Path) -> Iterator[Server]:
     """A server of the test's own, whose worker may be silent for a short time only."""
-    home = make_home(archive)
-    settings = home / "config.properties"
-    text = settings.read_text()
-    assert '"responseTimeout": 30' in text
-    settings.write_text(text.replace('"responseTimeout": 30', f'"responseTimeout": {SILENT}'))
-    with Server(home, free_ports()).running() as server:
+    with configured(archive, '"responseTimeout": 30', f'"responseTimeout": {SILENT}') as server:
         yield server
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from client.server import Server
 from handler.model import DigitModel
-from tests.conftest import TIMEOUT
+from tests.conftest import TIMEOUT, workers_of
 from tests.images import b64, malformed, npy, png
 
 Mnist = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -226,5 +226,4 @@ def test_the_archive_serves_its_own_code(server: Server) -> None:
 
 
 def worker_pids(server: Server) -> set[int]:
-    children = psutil.Process(server.pid).children()
-    return {child.pid for child in children if "model_service_worker" in " ".join(child.cmdline())}
+    return {worker.pid for worker in workers_of(server)}
