@@ -16,6 +16,7 @@ import cv2
 import torch
 
 from handler import wire
+from handler.memory import release_library_pages
 from handler.metrics import LABEL_NAMES, METRICS, Emit, report
 from handler.model import DigitModel
 from handler.protocols import Request
@@ -40,6 +41,7 @@ class MnistHandler:
         # images 10 to 100 times slower.
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
+        release_library_pages()
         properties = context.system_properties
         gpu = properties.get("gpu_id")
         device = f"cuda:{gpu}" if gpu is not None and torch.cuda.is_available() else "cpu"

@@ -5,7 +5,6 @@ Confidence is `softmax(logits)`, the digit is `argmax`; both on the device that 
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import warnings
@@ -18,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from handler.explain import Attribution, integrated_gradients
+from handler.memory import keep_freed_memory
 from handler.preprocessing import to_tensor
 
 LABELS: tuple[int | str, ...] = tuple(range(10))
@@ -31,8 +31,6 @@ SHARE = 128
 
 KEPT = 16 << 20
 """Bytes that stay with the process between batches."""
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 class ModelError(RuntimeError):
@@ -153,25 +151,6 @@ def _optimise(network: torch.jit.ScriptModule, device: torch.device) -> torch.ji
         warnings.filterwarnings("ignore", message=".*torch.jit.*")
         optimised: torch.jit.ScriptModule = torch.jit.optimize_for_inference(network)
         return optimised
-
-
-def keep_freed_memory(most: int) -> None:
-    """Let glibc keep what one batch frees for the next, instead of returning it to the system.
-
-    By default it returns every block of some size, and each batch pays for fresh pages again:
-    up to a third of the network's time. Does nothing where there is no glibc.
-
-    Args:
-        most: bytes that may be kept.
-    """
-    try:
-        libc = ctypes.CDLL(None)
-        libc.mallopt, libc.malloc_trim  # noqa: B018 - AttributeError elsewhere than on glibc
-    except (AttributeError, OSError, TypeError):
-        return
-    libc.malloc_trim(0)
-    libc.mallopt(_M_MMAP_THRESHOLD, most)
-    libc.mallopt(_M_TRIM_THRESHOLD, most)
 
 
 def _check_shapes(network: torch.jit.ScriptModule, name: str, device: torch.device) -> None:

@@ -29,7 +29,7 @@ import torch
 from torch import nn
 
 from evaluation.metrics import confusion, expected_calibration_error
-from handler.model import keep_freed_memory
+from handler.memory import keep_freed_memory
 from handler.preprocessing import to_tensor
 from training import export
 from training.calibrate import find_temperature, fold_temperature
