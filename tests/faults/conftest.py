@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -58,8 +59,11 @@ def configured(archive: Path, setting: str, changed: str) -> Iterator[Server]:
     text = path.read_text()
     assert text.count(setting) == 1
     path.write_text(text.replace(setting, changed))
-    with Server(home, free_ports()).running() as server:
-        yield server
+    try:
+        with Server(home, free_ports()).running() as server:
+            yield server
+    finally:
+        shutil.rmtree(home)
 
 
 @pytest.fixture(scope="session")
