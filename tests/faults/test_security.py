@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from client.server import REPOSITORY, Server
 from tests.conftest import TIMEOUT, free_ports, make_home
-from tests.faults.conftest import Report, worker_of
+from tests.faults.conftest import Report, configured, worker_of
 from tests.images import npy, png
 
 Mnist = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -229,13 +229,8 @@ def test_no_snapshot_is_written_or_read(server: Server) -> None:
 
 @pytest.fixture
 def short_lived(archive: Path) -> Iterator[Server]:
-    """A server whose keys live for 0.05 minutes."""
-    home = make_home(archive)
-    settings = home / "config.properties"
-    text = settings.read_text()
-    assert "token_expiration_min=1440" in text
-    settings.write_text(text.replace("token_expiration_min=1440", "token_expiration_min=0.1"))
-    with Server(home, free_ports()).running() as server:
+    """A server whose keys live for 0.1 minutes."""
+    with configured(archive, "token_expiration_min=1440", "token_expiration_min=0.1") as server:
         yield server
 
 
