@@ -27,13 +27,15 @@ help: ## show this list
 	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) PORT=$(or $(PORT),8080) TRAINING='--preset fast'"
 
 setup: $(READY) ## a virtual environment with the tested versions of what training and serving need
-$(READY): pyproject.toml constraints.txt
+# Each file is held to its hash; the project itself is built with the setuptools among them.
+$(READY): pyproject.toml requirements.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # Apart, since other people's clients bring many packages that nobody needs to serve.
-$(READY_DEV): $(READY)
+$(READY_DEV): $(READY) constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
