@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 import threading
@@ -21,7 +22,9 @@ from numpy.typing import NDArray
 from client.server import REPOSITORY, Server
 from handler.model import DigitModel
 from tests.conftest import TIMEOUT, free_ports, serving
-from tests.faults.conftest import configured
+from tests.faults.conftest import configured, worker_of
+from tests.faults.test_overload import Answer, request_of
+from tests.faults.test_overload import ask_at_once as ask_on_connections
 from tests.images import npy, png
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin")
@@ -202,3 +205,32 @@ def test_a_refusal_says_when_to_ask_again(
         (200, None),
         (503, None),
     }
+
+
+def test_more_connections_than_the_servers_hold_are_refused_by_nginx(
+    two_servers: list[Server],
+    tmp_path: Path,
+    mnist_test: tuple[NDArray[np.uint8], NDArray[np.int64]],
+) -> None:
+    """A thousand are let through; none is closed without an answer."""
+    request = request_of(png(mnist_test[0][0]))
+    workers = [worker_of(server) for server in two_servers]
+
+    async def ask(port: int) -> list[Answer]:
+        """The workers stand still until nginx has heard everybody."""
+        for worker in workers:
+            worker.suspend()
+        try:
+            asking = asyncio.create_task(ask_on_connections(port, request, 1500))
+            await asyncio.sleep(5)
+        finally:
+            for worker in workers:
+                worker.resume()
+        return await asking
+
+    with nginx(tmp_path, two_servers) as url:
+        answers = asyncio.run(ask(int(url.rpartition(":")[2])))
+    statuses = Counter(answer.status for answer in answers)
+    print(f"1500 connections: {dict(statuses)}")
+    assert statuses == {200: 1000, 503: 500}
+    assert all(b"nginx" in answer.body for answer in answers if answer.status == 503)
