@@ -107,8 +107,8 @@ def test_nothing_grows_under_full_load(
         name = "front end" if process.pid == server.pid else "worker"
         sizes, opened = memory[process.pid], files[process.pid]
         report(
-            f"{name}: {min(sizes) / 1e6:.0f} to {max(sizes) / 1e6:.0f} MB of RSS, {growth(sizes):+.2%} "
-            f"in the last half; {min(opened):.0f} to {max(opened):.0f} open files"
+            f"{name}: {min(sizes) / 1e6:.0f} to {max(sizes) / 1e6:.0f} MB of RSS, "
+            f"{growth(sizes):+.2%} in the last half; {min(opened):.0f} to {max(opened):.0f} files"
         )
         assert growth(sizes) < effort.growth
         assert growth(opened) < effort.growth
