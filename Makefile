@@ -76,7 +76,7 @@ demo: archive ## all of it: set up, train, archive, start, plot to predictions.p
 test: $(READY_DEV) ## every test, on a TorchServe of the tests' own
 	$(BIN)/python -m pytest
 
-soak: $(READY_DEV) ## faults in numbers: full load, broken requests, workers killed (40 minutes)
+soak: $(READY_DEV) ## faults in numbers: full load, broken requests, workers killed (20 minutes)
 	$(BIN)/python -m pytest tests/faults --soak
 
 lint: $(READY_DEV) ## style and types
