@@ -27,13 +27,15 @@ help: ## show this list
 	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) PORT=$(or $(PORT),8080) TRAINING='--preset fast'"
 
 setup: $(READY) ## a virtual environment with the tested versions of what training and serving need
-$(READY): pyproject.toml constraints.txt
+# Each file is held to its hash; the project itself is built with the setuptools among them.
+$(READY): pyproject.toml requirements.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # Apart, since other people's clients bring many packages that nobody needs to serve.
-$(READY_DEV): $(READY)
+$(READY_DEV): $(READY) constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
@@ -74,7 +76,7 @@ demo: archive ## all of it: set up, train, archive, start, plot to predictions.p
 test: $(READY_DEV) ## every test, on a TorchServe of the tests' own
 	$(BIN)/python -m pytest
 
-soak: $(READY_DEV) ## faults in numbers: 20,000 broken requests, ten workers killed
+soak: $(READY_DEV) ## faults in numbers: full load, broken requests, workers killed (20 minutes)
 	$(BIN)/python -m pytest tests/faults --soak
 
 lint: $(READY_DEV) ## style and types

@@ -68,6 +68,7 @@ def decode_image(body: Bytes) -> Pixels:
         Unreadable: empty, not an image, of another format, truncated or corrupt.
         TooLarge: more than `MAX_PIXELS` or a side above `MAX_SIDE`, refused from the header.
         Busy: the images before this one have used up the batch's time.
+        MemoryError: there is no memory for it, which says nothing about the image.
     """
     pixels = _decode_mnist_png(body)
     if pixels is None:
@@ -113,14 +114,19 @@ def _decode_any(body: bytes) -> Pixels:
     if not body:
         raise Unreadable(f"the image is empty (0 bytes); expected {ACCEPTED}")
     # Pillow raises whatever its plugins meet in hostile bytes: OSError, SyntaxError, ValueError,
-    # struct.error, zlib.error, KeyError, MemoryError … All of them mean: not a readable image.
+    # struct.error, zlib.error, KeyError … All of them but MemoryError mean: not a readable image.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             image = Image.open(io.BytesIO(body), formats=FORMATS)
         except Image.DecompressionBombError as error:
             raise TooLarge(_too_large()) from error
+        except MemoryError:
+            raise
         except Exception as error:
+            if body[8:12] == b"WEBP":
+                # Its decoder does not tell whether sense or memory was missing: try for the memory.
+                np.empty(4 * MAX_PIXELS, np.uint8)
             raise Unreadable(
                 f"the {len(body)} bytes are not an image that can be read; expected {ACCEPTED}"
             ) from error
@@ -136,6 +142,8 @@ def _decode_any(body: bytes) -> Pixels:
                     # Loading does not look at the checksums of what it loads.
                     Image.open(io.BytesIO(body)).verify()
                 return _pixels(image)
+            except MemoryError:
+                raise
             except Exception as error:
                 raise Unreadable(
                     f"the {image.format} image of {len(body)} bytes is truncated or corrupt"

@@ -71,12 +71,12 @@ class MnistHandler:
             for index, fields in enumerate(data)
         ]
         answers = answer_batch(self._model, requests)
-        for index, answer in enumerate(answers):
+        for index, (request, answer) in enumerate(zip(requests, answers, strict=True)):
             context.set_response_content_type(index, answer.content_type)
             if answer.status != 200:
                 # No phrase: TorchServe would put it into the status line as it is.
                 context.set_response_status(answer.status, "", index)
-            for name, value in answer.headers.items():
+            for name, value in wire.headers_of(request, answer).items():
                 context.set_response_header(index, name, value)
         return [answer.body for answer in answers]
 

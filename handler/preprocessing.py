@@ -7,12 +7,13 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from handler.decoding import Bytes, Pixels, decode_image
-from handler.errors import NoDigit
+from handler.errors import Busy, NoDigit
 from handler.metrics import METRICS
 from handler.normalising import SIDE, normalise
 
@@ -61,13 +62,20 @@ def _is_mnist(image: Pixels) -> bool:
 def prepare_image(body: Bytes) -> Pixels:
     """One encoded image to uint8 [28, 28], ready for `to_tensor`.
 
-    Raises Unreadable, TooLarge (see `decode_image`) or NoDigit.
+    Raises Unreadable, TooLarge, Busy (see `decode_image`, and where memory is short) or NoDigit.
     """
-    pixels = decode_image(body)
-    if pixels.shape == (SIDE, SIDE) and _is_mnist(pixels):
-        return pixels
-    METRICS.totals["mnist_normalised_total"] += 1
-    return normalise(pixels)
+    try:
+        pixels = decode_image(body)
+        if pixels.shape == (SIDE, SIDE) and _is_mnist(pixels):
+            return pixels
+        METRICS.totals["mnist_normalised_total"] += 1
+        return normalise(pixels)
+    except (MemoryError, cv2.error) as error:
+        if isinstance(error, cv2.error) and error.code != cv2.Error.StsNoMem:
+            raise
+        raise Busy(
+            "the server has no memory for this image; send a smaller one, or ask again"
+        ) from error
 
 
 def prepare_images(images: Images) -> tuple[Images, dict[int, NoDigit]]:

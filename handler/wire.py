@@ -25,7 +25,7 @@ import logging
 import socket
 import struct
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from handler.protocols import Answer, Request
@@ -104,22 +104,31 @@ def _receive(connection: socket.socket, buffer: bytearray, missing: int) -> None
 def write_answers(batch: Batch, answers: Sequence[Answer]) -> bytes:
     """The reply to a batch."""
     parts = [_HEAD]
-    for (request_id, _), answer in zip(batch, answers, strict=True):
-        parts += (_pack(len(request_id)), request_id, _encode(answer))
+    for (request_id, request), answer in zip(batch, answers, strict=True):
+        parts += (_pack(len(request_id)), request_id, _encode(answer, headers_of(request, answer)))
     parts.append(_END)
     return b"".join(parts)
 
 
-def _encode(answer: Answer) -> bytes:
+def headers_of(request: Request, answer: Answer) -> Mapping[str, str]:
+    """The answer's headers, with the one that TorchServe's gRPC needs.
+
+    Where a call of `StreamPredictions` is not told whether more answers follow, the front end gives
+    up on the worker, and everybody's requests with it. Other calls do not mind being told.
+    """
+    return {**answer.headers, "ts_stream_next": "false"} if request.is_grpc else answer.headers
+
+
+def _encode(answer: Answer, headers: Mapping[str, str]) -> bytes:
     kind = answer.content_type.encode()
     # No phrase: TorchServe would put it into the status line as it is.
-    middle = struct.pack("!iii", answer.status, 0, len(answer.headers))
-    headers = b"".join(
+    middle = struct.pack("!iii", answer.status, 0, len(headers))
+    packed = b"".join(
         _pack(len(text)) + text
-        for header in answer.headers.items()
+        for header in headers.items()
         for text in (header[0].encode(), header[1].encode())
     )
-    return b"".join((_pack(len(kind)), kind, middle, headers, _pack(len(answer.body)), answer.body))
+    return b"".join((_pack(len(kind)), kind, middle, packed, _pack(len(answer.body)), answer.body))
 
 
 def install(respond: Respond) -> bool:

@@ -36,12 +36,16 @@ class Request(NamedTuple):
         """Whether a KServe address was called (/v1/models/… or /v2/models/…).
 
         TorchServe tells the path behind /predictions and /explanations in `url_path`, which is
-        missing for the other two; those two can be told apart by the body alone. A gRPC request
-        has no `url_path` either, nor any other header.
+        missing for the other two; those two can be told apart by the body alone.
         """
+        return "url_path" not in self.headers and not self.is_grpc
+
+    @property
+    def is_grpc(self) -> bool:
+        """Whether it came by gRPC: such a request has no header, and so no `url_path` either."""
         if "url_path" in self.headers:
             return False
-        return any(isinstance(value, str) for value in self.headers.values())
+        return not any(isinstance(value, str) for value in self.headers.values())
 
     @property
     def explains(self) -> bool:

@@ -1,12 +1,15 @@
-"""Two real servers behind a real nginx; one is killed under load, and no client loses an answer."""
+"""Two real servers behind a real nginx: killed under load, overrun, gone."""
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +22,10 @@ from numpy.typing import NDArray
 from client.server import REPOSITORY, Server
 from handler.model import DigitModel
 from tests.conftest import TIMEOUT, free_ports, serving
-from tests.images import png
+from tests.faults.conftest import configured, worker_of
+from tests.faults.test_overload import Answer, request_of
+from tests.faults.test_overload import ask_at_once as ask_on_connections
+from tests.images import npy, png
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin")
 CLIENTS = 8
@@ -151,3 +157,80 @@ def test_without_a_second_try_answers_are_lost(
     with nginx(tmp_path, two_servers, retries=False) as url:
         _, lost = ask_while_one_dies(url, two_servers[1], images, expected)
     assert lost
+
+
+def ask_at_once(url: str, body: bytes) -> list[requests.Response]:
+    """128 requests, 64 at a time."""
+    with ThreadPoolExecutor(64) as pool, requests.Session() as session:
+        session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=64))
+        asked = [
+            pool.submit(session.post, f"{url}/predictions/mnist", data=body, timeout=TIMEOUT)
+            for _ in range(128)
+        ]
+        return [each.result() for each in asked]
+
+
+def test_a_refusal_says_when_to_ask_again(
+    archive: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mnist_test: tuple[NDArray[np.uint8], NDArray[np.int64]],
+) -> None:
+    """Two servers with queues of four, overrun, and then ended: 503 and 502, both with Retry-After.
+
+    The servers being full does not take them out of service (502).
+    """
+    monkeypatch.setenv("TS_DISABLE_TOKEN_AUTHORIZATION", "true")
+    body = npy(mnist_test[0][:500])
+    small = ("\njob_queue_size=1000\n", "\njob_queue_size=4\n")
+    with (
+        configured(archive, *small) as first,
+        configured(archive, *small) as second,
+        nginx(tmp_path, [first, second]) as url,
+    ):
+        answers = ask_at_once(url, body)
+        direct = ask_at_once(first.url, body)
+        kill(first)
+        kill(second)
+        gone = requests.post(f"{url}/predictions/mnist", data=body, timeout=TIMEOUT)
+    statuses = Counter(answer.status_code for answer in answers)
+    print(f"128 requests to queues of 4 behind nginx: {dict(statuses)}")
+    assert set(statuses) == {200, 503}
+    for answer in [*answers, gone]:
+        expected = None if answer.status_code == 200 else "1"
+        assert answer.headers.get("Retry-After") == expected
+    assert gone.status_code == 502
+    # It is nginx that adds it, to what TorchServe refuses.
+    assert {(a.status_code, a.headers.get("Retry-After")) for a in direct} == {
+        (200, None),
+        (503, None),
+    }
+
+
+def test_more_connections_than_the_servers_hold_are_refused_by_nginx(
+    two_servers: list[Server],
+    tmp_path: Path,
+    mnist_test: tuple[NDArray[np.uint8], NDArray[np.int64]],
+) -> None:
+    """A thousand are let through; none is closed without an answer."""
+    request = request_of(png(mnist_test[0][0]))
+    workers = [worker_of(server) for server in two_servers]
+
+    async def ask(port: int) -> list[Answer]:
+        """The workers stand still until nginx has heard everybody."""
+        for worker in workers:
+            worker.suspend()
+        try:
+            asking = asyncio.create_task(ask_on_connections(port, request, 1500))
+            await asyncio.sleep(5)
+        finally:
+            for worker in workers:
+                worker.resume()
+        return await asking
+
+    with nginx(tmp_path, two_servers) as url:
+        answers = asyncio.run(ask(int(url.rpartition(":")[2])))
+    statuses = Counter(answer.status for answer in answers)
+    print(f"1500 connections: {dict(statuses)}")
+    assert statuses == {200: 1000, 503: 500}
+    assert all(b"nginx" in answer.body for answer in answers if answer.status == 503)

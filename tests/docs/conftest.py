@@ -27,7 +27,7 @@ def checkout(archive: Path, model_file: Path) -> Iterator[Path]:
     home = make_home(archive)
     for name in ("client", "training", "handler", "evaluation", "docs", "data"):
         shutil.copytree(REPOSITORY / name, home / name)
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "requirements.txt"):
         shutil.copy(REPOSITORY / name, home)
     shutil.copy(model_file, home / "model_store")
     venv = home / ".venv"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from tests.conftest import free_ports, make_home, workers_of
 
 Report = Callable[[str], None]
 RESULTS = REPOSITORY / "reports" / "faults.txt"
+MEASURED = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -30,14 +32,24 @@ def soak(pytestconfig: pytest.Config) -> bool:
 
 @pytest.fixture
 def report(request: pytest.FixtureRequest) -> Iterator[Report]:
-    """Notes what was measured: printed (`-s`), and kept in `reports/faults.txt`."""
+    """Notes what was measured: kept in `reports/faults.txt`, and printed by `--soak` at the end."""
     lines: list[str] = []
     yield lines.append
+    lines = [f"{request.node.name}: {line}" for line in lines]
+    request.config.stash.setdefault(MEASURED, []).extend(lines)
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("a") as file:
-        for line in lines:
-            print(line)
-            file.write(f"{request.node.name}: {line}\n")
+        file.writelines(f"{line}\n" for line in lines)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """The figures that docs/faults.md quotes."""
+    if config.getoption("soak", default=False):
+        terminalreporter.section("measured")
+        for line in config.stash.get(MEASURED, []):
+            terminalreporter.write_line(line)
 
 
 def worker_of(server: Server) -> psutil.Process:
@@ -58,8 +70,11 @@ def configured(archive: Path, setting: str, changed: str) -> Iterator[Server]:
     text = path.read_text()
     assert text.count(setting) == 1
     path.write_text(text.replace(setting, changed))
-    with Server(home, free_ports()).running() as server:
-        yield server
+    try:
+        with Server(home, free_ports()).running() as server:
+            yield server
+    finally:
+        shutil.rmtree(home)
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from client.server import REPOSITORY, Server
 from tests.conftest import TIMEOUT, free_ports, make_home
-from tests.faults.conftest import Report, worker_of
-from tests.images import npy, png
+from tests.faults.conftest import configured
+from tests.images import npy
 
 Mnist = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
@@ -153,51 +153,6 @@ def test_paths_lead_nowhere(server: Server, path: str) -> None:
     assert not any(secret.encode() in answer for secret in valid.values())
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        b"describe: True",
-        b"EXPLAIN: True",
-        b"explain: True\r\nexplain: True",
-        b"url_path: ../../x",
-        b"x: " + b"\xff\xfe\xc3",
-        b"\xc3\xbc: 1",
-        b"x" * 4000 + b": 1",
-        b"x: a\r\n b",
-        b"x: a\rb",
-        b"x: a\nSet-Cookie: b",
-        b"Inference-Header-Content-Length: 99999999999999999999",
-        b"body: {}",
-        b"data: x\r\nbody: y",
-        b"Expect: nonsense",
-        b"Transfer-Encoding: chunked",
-        b"Content-Length: 1",
-    ],
-)
-def test_hostile_headers_disturb_nobody(
-    server: Server, mnist_test: Mnist, header: bytes, report: Report
-) -> None:
-    """A digit or a refusal, never a fault; and the next request is answered."""
-    body = png(mnist_test[0][0])
-    worker = worker_of(server)
-    head = (
-        f"POST /predictions/mnist HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.key}\r\n"
-        f"Content-Length: {len(body)}\r\n"
-    )
-    with socket.create_connection(("127.0.0.1", server.port or 0), timeout=5) as opened:
-        opened.sendall(head.encode() + header + b"\r\n\r\n" + body)
-        try:
-            answer = opened.recv(100_000)
-        except (TimeoutError, ConnectionResetError):
-            answer = b""  # TorchServe waits for the body that was announced, or hangs up
-    report(f"{header[:40]!r}: {answer[:12]!r}")
-    assert not answer.startswith(b"HTTP/1.1 5"), answer
-    assert b"Set-Cookie" not in answer
-    alone = call(server, 0, "POST", "/predictions/mnist", f"Bearer {server.key}")
-    assert alone.status_code == 422  # a blank image
-    assert worker_of(server).pid == worker.pid
-
-
 def test_every_port_is_on_loopback(server: Server) -> None:
     """And nothing else of the server's is open."""
     front_end = psutil.Process(server.pid)
@@ -229,13 +184,8 @@ def test_no_snapshot_is_written_or_read(server: Server) -> None:
 
 @pytest.fixture
 def short_lived(archive: Path) -> Iterator[Server]:
-    """A server whose keys live for 0.05 minutes."""
-    home = make_home(archive)
-    settings = home / "config.properties"
-    text = settings.read_text()
-    assert "token_expiration_min=1440" in text
-    settings.write_text(text.replace("token_expiration_min=1440", "token_expiration_min=0.1"))
-    with Server(home, free_ports()).running() as server:
+    """A server whose keys live for 0.1 minutes."""
+    with configured(archive, "token_expiration_min=1440", "token_expiration_min=0.1") as server:
         yield server
 
 

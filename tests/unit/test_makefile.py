@@ -19,7 +19,7 @@ def built(tmp_path: Path) -> Path:
     """A checkout in which everything has been made, in the order in which make would."""
     for name in ("training", "handler"):
         shutil.copytree(REPOSITORY / name, tmp_path / name)
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "requirements.txt"):
         shutil.copy(REPOSITORY / name, tmp_path)
     made = (".venv/.ready", "model_store/mnist.pt", "model_store/mnist.mar")
     for name in made:
@@ -56,10 +56,14 @@ def test_changed_training_code_is_trained_and_archived(built: Path) -> None:
 
 
 def test_changed_requirements_are_installed(built: Path) -> None:
-    assert "pip install" in planned(built, "-W", "constraints.txt")
+    assert "pip install" in planned(built, "-W", "requirements.txt")
 
 
-def test_serving_needs_nothing_that_only_tests_use(built: Path) -> None:
-    install = planned(built, "-W", "constraints.txt")
-    assert "--editable ." in install
-    assert "[dev]" not in install
+def test_serving_installs_nothing_without_a_hash_and_nothing_that_only_tests_use(
+    built: Path,
+) -> None:
+    plan = planned(built, "-W", "requirements.txt")
+    first, second = [line for line in plan.splitlines() if "pip install" in line]
+    assert "--require-hashes --requirement requirements.txt" in first
+    assert "--no-deps --no-build-isolation --editable ." in second
+    assert "[dev]" not in plan

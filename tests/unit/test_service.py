@@ -1,13 +1,21 @@
-"""One batch: large images and explanations share a bounded time each; nobody waits for more."""
+"""One batch: what is short, time or memory, is told to the one who asked for much of it."""
 
 from __future__ import annotations
 
+import io
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import cv2
 import numpy as np
 import orjson
+import psutil
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
-from handler import decoding, service
+from handler import decoding, preprocessing, service
 from handler.model import DigitModel
 from handler.protocols import Request
 from handler.service import answer_batch
@@ -68,3 +76,55 @@ def test_nothing_but_mnists_own_form_is_decoded_once_all_time_is_up(
     bodies = (png(np.kron(digit, np.ones((9, 9), np.uint8))), png(digit))
     answers = answer_batch(model, [Request({"body": body}, PREDICT) for body in bodies])
     assert [answer.status for answer in answers] == [503, 200]
+
+
+@contextmanager
+def little_memory() -> Iterator[None]:
+    """This process may take 60 MB more than it has: enough for the model, too little for them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limit = psutil.Process().memory_info().vms + 60_000_000
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+@pytest.mark.parametrize("form", ["PNG", "GIF", "TIFF", "WEBP"])
+def test_an_image_without_memory_for_it_is_not_the_clients_fault(
+    model: DigitModel, mnist_test: tuple[NDArray[np.uint8], NDArray[np.int64]], form: str
+) -> None:
+    """Alone it is refused: not the batch, nor the instance beside it."""
+    small = png(mnist_test[0][0])
+    file = io.BytesIO()
+    how = {"compression": "tiff_deflate"} if form == "TIFF" else {}
+    Image.new("RGB", (5000, 5000)).save(file, form, **how)
+    instances = orjson.dumps({"instances": [{"b64": b64(file.getvalue())}, {"b64": b64(small)}]})
+    requests = [Request({"body": body}, PREDICT) for body in (small, file.getvalue(), instances)]
+    with little_memory():
+        first, refused, several = answer_batch(model, requests)
+    error = orjson.loads(refused.body)["error"]
+    assert (refused.status, error["code"]) == (503, "busy")
+    assert "no memory for this image" in error["message"]
+    assert (first.status, first.body) == (200, b"7")
+    assert several.status == 200
+    assert orjson.loads(several.body) == {"predictions": [{"error": error}, 7]}
+    (read,) = answer_batch(model, requests[1:2])
+    assert read.status == 422  # with memory it is read, and is blank
+
+
+def test_opencv_without_memory_is_not_the_clients_fault(
+    model: DigitModel,
+    mnist_test: tuple[NDArray[np.uint8], NDArray[np.int64]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An error of OpenCV's own; any other one of its errors is a fault of the server."""
+    large = png(np.kron(mnist_test[0][0], np.ones((9, 9), np.uint8)))
+    batch = [Request({"body": body}, PREDICT) for body in (large, png(mnist_test[0][0]))]
+    side = 60_000
+    monkeypatch.setattr(preprocessing, "normalise", lambda pixels: cv2.resize(pixels, (side, side)))
+    with little_memory():
+        answers = answer_batch(model, batch)
+    assert [answer.status for answer in answers] == [503, 200]
+    side = -1
+    assert [answer.status for answer in answer_batch(model, batch)] == [500, 200]

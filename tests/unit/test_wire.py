@@ -85,11 +85,13 @@ def test_writes_what_torchserve_writes() -> None:
         context.set_response_status(answer.status, "", index)
         for name, value in answer.headers.items():
             context.set_response_header(index, name, value)
+    # The one that came by gRPC is told that nothing follows; an HTTP client must not be.
+    context.set_response_header(1, "ts_stream_next", "false")
     ids = {index: request_id for index, (request_id, _, _) in enumerate(REQUESTS)}
     expected = own.create_predict_response(
         [answer.body for answer in answers], ids, "Prediction success", 200, context
     )
-    batch = [(request_id.encode(), Request({}, {})) for request_id, _, _ in REQUESTS]
+    batch = [(request_id.encode(), Request({}, headers)) for request_id, headers, _ in REQUESTS]
     assert struct.unpack_from("!i", expected) == (200,)
     ours = wire.write_answers(batch, answers)
     assert meaning(ours) == meaning(bytes(expected))
