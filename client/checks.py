@@ -165,11 +165,21 @@ def front_end(pid_file: Path, home: Path) -> int | None:
 
 def cause(log: str) -> str | None:
     """Why a server did not start, in one line, where its log names a cause that is known."""
+    text = "\n".join(_as_text(line) for line in log.splitlines())
     for pattern, remedy in _CAUSES:
-        found = re.search(pattern, log)
+        found = re.search(pattern, text)
         if found:
             return f"{found[1].strip()}{remedy}"
     return None
+
+
+def _as_text(line: str) -> str:
+    """A line of the log, as it would be without LOG_FORMAT=json."""
+    try:
+        document = json.loads(line)
+        return f"{document['logger']} - {document['message']}"
+    except (ValueError, KeyError, TypeError):
+        return line
 
 
 def _by_whom(port: int) -> str:
