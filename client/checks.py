@@ -107,7 +107,8 @@ def folder(home: Path) -> None:
     try:
         free = shutil.disk_usage(home).free
         # Asked of the disk itself: quotas and limits of a process are not in its free space.
-        with tempfile.TemporaryFile(dir=home) as probe:
+        # All but .run, logs and, with keys, home itself may be read-only, as in a container.
+        with tempfile.TemporaryFile(dir=run_dir if run_dir.is_dir() else home) as probe:
             probe.write(bytes(1_000_000))
             probe.flush()
     except OSError as error:
