@@ -161,7 +161,7 @@ def _namespaces(image: Image, script: list[str], command: Sequence[str], *flags:
         f'exec chroot --userspec={image.user} "$0" "$@"',
     ]
     return [
-        *("unshare", "--mount", "--pid", "--fork", "--kill-child", *flags),
+        *("unshare", "--mount", "--pid", "--fork", *flags),
         *("sh", "-ec", "\n".join(setup), str(image.root), *command),
     ]
 
@@ -183,8 +183,8 @@ def running(image: Image, writable: Sequence[str], log: Path) -> Iterator[psutil
     command = _namespaces(image, script, image.inside(image.command, {}), "--net")
     with log.open("wb") as printed:
         process = subprocess.Popen(command, stdout=printed, stderr=printed)
+    outer = psutil.Process(process.pid)
     try:
-        outer = psutil.Process(process.pid)
         while True:
             inside = [child for child in outer.children() if child.cmdline() == image.command]
             if inside:
@@ -194,7 +194,8 @@ def running(image: Image, writable: Sequence[str], log: Path) -> Iterator[psutil
             time.sleep(0.01)
         yield inside[0]
     finally:
-        process.kill()  # and what is in it, by --kill-child
+        for first in outer.children():
+            first.kill()  # and with it all that is in its namespace
         process.wait()
 
 

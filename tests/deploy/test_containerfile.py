@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +19,8 @@ import psutil
 import pytest
 import yaml
 
-from client.server import REPOSITORY
-from tests.conftest import TIMEOUT
+from client.server import REPOSITORY, Server
+from tests.conftest import TIMEOUT, free_ports, make_home
 from tests.deploy.containerfile import (
     Image,
     base,
@@ -95,6 +96,34 @@ def test_the_image_serves_read_only_and_its_health_check_can_tell(
         first.wait(TIMEOUT)
         _, alive = psutil.wait_procs(processes, timeout=1)
         assert alive == []
+
+
+def test_the_signal_that_engines_send_ends_server_and_workers(archive: Path) -> None:
+    """The image's command without its image; the test above has it as the first process."""
+    home = make_home(archive)
+    try:
+        shutil.copytree(REPOSITORY / "client", home / "client")
+        server = Server(home, free_ports())
+        command = [sys.executable, "-m", "client.server", "serve", "--port", str(server.port)]
+        with (home / "log").open("wb") as log:
+            first = psutil.Popen(command, cwd=home, stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + START_SECONDS
+            while not server.is_ready():
+                assert first.poll() is None, (home / "log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            processes = [first, *first.children(recursive=True)]
+            assert len(processes) >= 4
+        finally:
+            first.terminate()
+        assert first.wait(TIMEOUT) == 0
+        _, alive = psutil.wait_procs(processes, timeout=1)
+        for process in alive:
+            process.kill()
+        assert alive == []
+    finally:
+        shutil.rmtree(home)
 
 
 def test_each_instruction_is_one_that_the_test_above_follows() -> None:
