@@ -194,8 +194,9 @@ def running(image: Image, writable: Sequence[str], log: Path) -> Iterator[psutil
             time.sleep(0.01)
         yield inside[0]
     finally:
-        for first in outer.children():
-            first.kill()  # and with it all that is in its namespace
+        if process.poll() is None:
+            for first in outer.children():
+                first.kill()  # and with it all that is in its namespace
         process.wait()
 
 
