@@ -1,11 +1,12 @@
-"""What the handler's metrics cost: throughput with them over throughput without.
+"""What the handler's metrics cost: with them over without, in throughput and in processor time.
 
     python -m benchmarks.metrics_cost --rounds 15 --seconds 4      # about ten minutes
 
 Two servers live side by side, one as it is shipped, one whose archive has every statement removed
 that counts or reports. They are loaded in turns, first the one and then the other, in the next
 round the other way round, so that whatever else the machine does disturbs both alike. Each round
-gives a ratio; the median of them is the answer.
+gives a ratio; the median of them is the answer. The worker's processor time for a request is the
+steadier of the two where the machine is shared.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ import statistics
 import sys
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
+
+import psutil
 
 from benchmarks import load
 from benchmarks.measure import BODIES, Workload, check
-from benchmarks.processes import BenchmarkError, Contender, Settings, running
+from benchmarks.processes import BenchmarkError, Contender, Running, Settings, running
 from benchmarks.servers import CONTENDERS
 from client.server import REPOSITORY
 
@@ -83,14 +87,25 @@ def _prepare(model: Path, home: Path, settings: Settings) -> None:
 UNCOUNTED = Contender("no metrics", SHIPPED.path, _prepare, SHIPPED.launch)
 
 
-def measure(workload: Workload, port: int, rounds: int, seconds: float) -> dict[int, list[float]]:
-    """The ratio of each round, by the number of connections.
+class Cost(NamedTuple):
+    """What one load saw: requests a second, and the worker's processor seconds for each."""
+
+    per_second: float
+    worker: float
+
+    def over(self, other: Cost) -> Cost:
+        """The ratios to another load's."""
+        return Cost(self.per_second / other.per_second, self.worker / other.worker)
+
+
+def measure(workload: Workload, port: int, rounds: int, seconds: float) -> dict[int, list[Cost]]:
+    """The ratios of each round, by the number of connections.
 
     Raises:
         BenchmarkError: a server does not start, answers wrongly, or refuses a request.
     """
     bodies = workload.pngs[:BODIES]
-    ratios: dict[int, list[float]] = {connections: [] for connections in CONNECTIONS}
+    ratios: dict[int, list[Cost]] = {connections: [] for connections in CONNECTIONS}
     with (
         running(SHIPPED, workload.model, port, {}, bodies[0]) as counted,
         running(UNCOUNTED, workload.model, port + 5, {}, bodies[0]) as uncounted,
@@ -101,14 +116,20 @@ def measure(workload: Workload, port: int, rounds: int, seconds: float) -> dict[
         for number in range(rounds):
             turns = [counted, uncounted] if number % 2 else [uncounted, counted]
             for connections in CONNECTIONS:
-                speeds = {}
-                for server in turns:
-                    seen = load.run(server, bodies, connections, seconds)
-                    if seen.errors:
-                        raise BenchmarkError(f"{server.name} refused {seen.errors} requests")
-                    speeds[server.name] = seen.per_second
-                ratios[connections].append(speeds[counted.name] / speeds[uncounted.name])
+                costs = {
+                    server.name: _cost(server, bodies, connections, seconds) for server in turns
+                }
+                ratios[connections].append(costs[counted.name].over(costs[uncounted.name]))
     return ratios
+
+
+def _cost(server: Running, bodies: list[bytes], connections: int, seconds: float) -> Cost:
+    (worker,) = psutil.Process(server.pid).children()
+    before = sum(worker.cpu_times()[:2])
+    seen = load.run(server, bodies, connections, seconds)
+    if seen.errors:
+        raise BenchmarkError(f"{server.name} refused {seen.errors} requests")
+    return Cost(seen.per_second, (sum(worker.cpu_times()[:2]) - before) / seen.requests)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -130,10 +151,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for connections, ratios in found.items():
-        print(
-            f"{connections:3} connections: {statistics.median(ratios):.3f} of the throughput "
-            f"without metrics (median of {len(ratios)}, {min(ratios):.3f} to {max(ratios):.3f})"
-        )
+        for name, values in zip(
+            ("throughput", "worker's time"), zip(*ratios, strict=True), strict=True
+        ):
+            print(
+                f"{connections:3} connections, {name:13}: {statistics.median(values):.3f} "
+                f"(median of {len(values)}, {min(values):.3f} to {max(values):.3f})"
+            )
     return 0
 
 
