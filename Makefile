@@ -77,7 +77,7 @@ test: $(READY_DEV) ## every test, on a TorchServe of the tests' own
 soak: $(READY_DEV) ## faults in numbers: 20,000 broken requests, ten workers killed
 	$(BIN)/python -m pytest tests/faults --soak
 
-container: $(READY_DEV) ## the Containerfile's commands in a clean root (needs root, debootstrap, 20 GB)
+container: $(READY_DEV) ## follow the Containerfile without an engine (as root, debootstrap, 20 GB)
 	$(BIN)/python -m pytest tests/deploy/test_containerfile.py --clean-root build/clean-root
 
 lint: $(READY_DEV) ## style and types

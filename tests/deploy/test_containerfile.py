@@ -1,6 +1,6 @@
 """The Containerfile's commands, run in a clean Debian; its image, run read-only and not as root.
 
-    make container        # needs root, debootstrap, 20 GB and a way to PyPI; about ten minutes
+    make container        # needs root, debootstrap, 20 GB and a way to PyPI; about six minutes
 
 Not part of `make test`, but for the reading of the file.
 """
@@ -48,7 +48,7 @@ def image(archive: Path, pytestconfig: pytest.Config) -> Iterator[Image]:
     """The image, built; gone at the end."""
     folder: Path | None = pytestconfig.getoption("clean_root", default=None)
     if folder is None:
-        pytest.skip("takes ten minutes and 20 GB: make container")
+        pytest.skip("takes six minutes and 20 GB: make container")
     if os.geteuid() or not shutil.which("debootstrap"):
         pytest.skip("needs root, and debootstrap: apt-get install debootstrap")
     folder.mkdir(parents=True)
