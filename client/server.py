@@ -146,7 +146,9 @@ class Server:
         except KeyboardInterrupt:
             return 0
         finally:
-            self.stop()
+            if self.stop():
+                process.wait(STOP_SECONDS)  # the launcher, which ends behind its server
+            process.kill()  # where it has not got to starting one
 
     def stop(self) -> bool:
         """End the server and its workers, by their process ids.

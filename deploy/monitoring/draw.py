@@ -171,7 +171,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         filled = [(panel, lines(options.prometheus, panel, window)) for panel in panels]
     except requests.RequestException as error:
-        print(f"error: Prometheus at {options.prometheus}: {error}", file=sys.stderr)
+        print(
+            f"error: expected a Prometheus at {options.prometheus}, got {type(error).__name__}: "
+            "prometheus --config.file=deploy/monitoring/prometheus.yml starts one",
+            file=sys.stderr,
+        )
         return 1
     with style.theme(dark=options.dark):
         style.save(draw(filled, window), options.picture)

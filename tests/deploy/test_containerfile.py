@@ -94,7 +94,7 @@ def test_the_image_serves_read_only_and_its_health_check_can_tell(
 
         first.terminate()  # as an engine stops a container
         first.wait(TIMEOUT)
-        _, alive = psutil.wait_procs(processes, timeout=1)
+        _, alive = psutil.wait_procs(processes, timeout=20)
         assert alive == []
 
 
@@ -118,7 +118,7 @@ def test_the_signal_that_engines_send_ends_server_and_workers(archive: Path) -> 
         finally:
             first.terminate()
         assert first.wait(TIMEOUT) == 0
-        _, alive = psutil.wait_procs(processes, timeout=1)
+        _, alive = psutil.wait_procs(processes, timeout=20)
         for process in alive:
             process.kill()
         assert alive == []

@@ -142,7 +142,7 @@ def test_the_picture_shows_every_query_of_the_dashboard(
     assert draw.main([filled, str(picture), "--minutes", "1"]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert draw.main([f"http://127.0.0.1:{free_ports(1)}", str(picture)]) == 1
-    assert "Prometheus at http://127.0.0.1" in capsys.readouterr().err
+    assert "expected a Prometheus at http://127.0.0.1" in capsys.readouterr().err
 
 
 @needs_prometheus
