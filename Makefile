@@ -19,8 +19,8 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup model archive start stop serve plot draw demo key doctor test soak lint format \
-	bench clean
+.PHONY: help setup model archive start stop serve plot draw demo key doctor test soak container lint \
+	format bench clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -78,6 +78,9 @@ test: $(READY_DEV) ## every test, on a TorchServe of the tests' own
 
 soak: $(READY_DEV) ## faults in numbers: full load, broken requests, workers killed (20 minutes)
 	$(BIN)/python -m pytest tests/faults --soak
+
+container: $(READY_DEV) ## follow the Containerfile without an engine (as root, debootstrap, 20 GB)
+	$(BIN)/python -m pytest tests/deploy/test_containerfile.py --clean-root build/clean-root
 
 lint: $(READY_DEV) ## style and types
 	$(BIN)/ruff check .

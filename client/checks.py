@@ -107,7 +107,8 @@ def folder(home: Path) -> None:
     try:
         free = shutil.disk_usage(home).free
         # Asked of the disk itself: quotas and limits of a process are not in its free space.
-        with tempfile.TemporaryFile(dir=home) as probe:
+        # All but .run, logs and, with keys, home itself may be read-only, as in a container.
+        with tempfile.TemporaryFile(dir=run_dir if run_dir.is_dir() else home) as probe:
             probe.write(bytes(1_000_000))
             probe.flush()
     except OSError as error:
@@ -165,11 +166,21 @@ def front_end(pid_file: Path, home: Path) -> int | None:
 
 def cause(log: str) -> str | None:
     """Why a server did not start, in one line, where its log names a cause that is known."""
+    text = "\n".join(_as_text(line) for line in log.splitlines())
     for pattern, remedy in _CAUSES:
-        found = re.search(pattern, log)
+        found = re.search(pattern, text)
         if found:
             return f"{found[1].strip()}{remedy}"
     return None
+
+
+def _as_text(line: str) -> str:
+    """A line of the log, as it would be without LOG_FORMAT=json."""
+    try:
+        document = json.loads(line)
+        return f"{document['logger']} - {document['message']}"
+    except (ValueError, KeyError, TypeError):
+        return line
 
 
 def _by_whom(port: int) -> str:

@@ -146,7 +146,9 @@ class Server:
         except KeyboardInterrupt:
             return 0
         finally:
-            self.stop()
+            if self.stop():
+                process.wait(STOP_SECONDS)  # the launcher, which ends behind its server
+            process.kill()  # where it has not got to starting one
 
     def stop(self) -> bool:
         """End the server and its workers, by their process ids.
@@ -169,7 +171,7 @@ class Server:
         _, alive = psutil.wait_procs(alive, timeout=STOP_SECONDS)
         if alive:
             raise ServerError(f"process {alive[0].pid} of the server does not end")
-        (self.home / "key_file.json").unlink(missing_ok=True)
+        self._remove_keys()
         shutil.rmtree(self.run_dir, ignore_errors=True)
         return True
 
@@ -192,9 +194,14 @@ class Server:
             shutil.rmtree(self.run_dir, ignore_errors=True)
             self.run_dir.mkdir(mode=0o700, exist_ok=True)
             self.log.parent.mkdir(exist_ok=True)
-            (self.home / "key_file.json").unlink(missing_ok=True)
+            self._remove_keys()
         except OSError as error:
             raise checks.unwritable(self.home, error) from error
+
+    def _remove_keys(self) -> None:
+        keys = self.home / "key_file.json"
+        if keys.exists():  # where there are none, the folder may be read-only
+            keys.unlink()
 
     def conditions(self) -> dict[str, Callable[[], object]]:
         """What must hold for this server to start, by name; each raises why it does not."""
@@ -291,6 +298,8 @@ def main(arguments: list[str] | None = None) -> int:
     server = Server(port=options.port)
     try:
         if options.command == "serve":
+            # How a container is stopped; the first process of one ignores it, unless told.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
             return server.serve()
         if options.command == "start":
             server.start()

@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import torch
 
-from handler import wire
+from handler import logs, wire
 from handler.memory import release_library_pages
 from handler.metrics import LABEL_NAMES, METRICS, Emit, report
 from handler.model import DigitModel
@@ -37,6 +37,7 @@ class MnistHandler:
         Raises:
             ModelError: the archive cannot be served.
         """
+        logs.configure()
         # Threads inside an operator fight the front end for cores, and make a batch of 28×28
         # images 10 to 100 times slower.
         torch.set_num_threads(1)

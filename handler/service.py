@@ -17,6 +17,7 @@ from handler.arrays import Images, stack
 from handler.decoding import shared_time
 from handler.errors import Busy, RequestError
 from handler.explain import Attribution, captum_method
+from handler.logs import log_answers
 from handler.metrics import METRICS
 from handler.model import DigitModel
 from handler.protocols import Answer, Decoded, Predictions, Request
@@ -58,9 +59,15 @@ def answer_batch(model: DigitModel, requests: Sequence[Request]) -> list[Answer]
             if answer is _SERVER_ERROR
         ]
         METRICS.errors["internal"] += len(failed)
-        logger.error("answered with 500, for the reason above: request %s", ", ".join(failed))
+        logger.error(
+            "answered with 500, for the reason above: request %s",
+            ", ".join(failed),
+            extra={"fields": {"requests": failed}},
+        )
+    seconds = time.perf_counter() - began
     METRICS.totals["mnist_batches_total"] += 1
-    METRICS.totals["mnist_busy_seconds_total"] += time.perf_counter() - began
+    METRICS.totals["mnist_busy_seconds_total"] += seconds
+    log_answers(requests, answers, seconds)
     return answers
 
 

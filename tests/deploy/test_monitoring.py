@@ -6,6 +6,7 @@ import json
 import math
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import yaml
 from numpy.typing import NDArray
 
 from client.server import REPOSITORY, Server
+from deploy.monitoring import draw
+from tests.conftest import free_ports
 from tests.deploy.prometheus import MONITORING, needs_prometheus, prometheus, query, wait_for
 from tests.metrics import metrics_address, send_every_kind
 
@@ -104,6 +107,42 @@ def test_each_query_of_the_dashboard_has_data_from_a_live_server(
             assert math.isfinite(float(series["value"][1])), f"{title}: {series}"
     # The queries can tell: a counter that does not exist has no data.
     assert query(filled, "sum(rate(mnist_nothing_total[1m]))") == []
+
+
+@needs_prometheus
+def test_the_picture_shows_every_query_of_the_dashboard(
+    server: Server,
+    filled: str,
+    mnist_test: tuple[NDArray[np.uint8], NDArray[np.int64]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    start = query(filled, "sum(mnist_confidence_count)")
+    began = float(start[0]["value"][1]) if start else 0.0
+    send_every_kind(server, mnist_test[0])
+    assert wait_for(filled, f"sum(mnist_confidence_count) >= {began + 12}")
+    window = draw.Window(time.time() - 30, time.time(), "30s")
+    panels = [(panel, draw.lines(filled, panel, window)) for panel in DASHBOARD["panels"]]
+    figure = draw.draw(panels, window)
+    for axes, (panel, drawn) in zip(figure.axes, panels, strict=True):
+        assert axes.get_title() == panel["title"]
+        assert len(drawn) >= len(panel["targets"])
+        assert all(np.isfinite(line.values).any() for line in drawn), panel["title"]
+        legend = axes.get_legend()
+        assert legend is not None
+        assert [text.get_text() for text in legend.get_texts()] == [line.legend for line in drawn]
+    digits = [
+        line.legend for panel, drawn in panels if panel["title"] == "Digits" for line in drawn
+    ]
+    assert digits == [str(digit) for digit in range(10)]
+    # A query without data leaves its panel empty, so the picture can tell.
+    nothing = {"targets": [{"expr": "mnist_nothing_total", "legendFormat": ""}]}
+    assert draw.lines(filled, nothing, window) == []
+    picture = tmp_path / "dashboard.png"
+    assert draw.main([filled, str(picture), "--minutes", "1"]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert draw.main([f"http://127.0.0.1:{free_ports(1)}", str(picture)]) == 1
+    assert "expected a Prometheus at http://127.0.0.1" in capsys.readouterr().err
 
 
 @needs_prometheus

@@ -11,7 +11,9 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import psutil
@@ -19,6 +21,8 @@ import pytest
 import requests
 from numpy.typing import NDArray
 
+from benchmarks import load
+from benchmarks.processes import Running
 from client.server import REPOSITORY, Server
 from handler.model import DigitModel
 from tests.conftest import TIMEOUT, free_ports, serving
@@ -29,6 +33,7 @@ from tests.images import npy, png
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/bin:/usr/local/bin")
 CLIENTS = 8
+SPAN = 0.2  # seconds
 
 pytestmark = pytest.mark.skipif(
     NGINX is None, reason="nginx is not installed: apt-get install nginx-light"
@@ -84,23 +89,72 @@ def two_servers(archive: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list
         yield [first, second]
 
 
-def ask_while_one_dies(
-    url: str, victim: Server, images: NDArray[np.uint8], expected: list[int]
-) -> tuple[int, list[str]]:
-    """Eight clients ask without pause, before, while and after a server is killed.
+class Seen(NamedTuple):
+    """An answer, as the client sees it: when it came, and how long it took, in seconds."""
 
-    Returns how many requests were sent, and what became of those without the right answer.
+    at: float
+    seconds: float
+
+
+@dataclass
+class Outcome:
+    """What clients saw before, while and after a server was killed.
+
+    Attributes:
+        sent: how many requests were sent.
+        lost: what became of those without the right answer.
+        seen: the answers, the right and the wrong.
+        killed: when the server was killed, on the same clock.
     """
+
+    sent: int
+    lost: list[str]
+    seen: list[Seen]
+    killed: float
+
+
+def degraded_seconds(seen: list[Seen], killed: float) -> float:
+    """For how long, after the kill, service was worse than usual.
+
+    Which is: in spans of 0.2 seconds, answers took more than twice the median from before in the
+    median, or fewer than half as many came.
+    """
+    times = np.array(sorted(seen))
+    spans = np.floor((times[:, 0] - killed) / SPAN).astype(int)
+    usual = times[spans < 0]
+    # The first span and the last are not whole.
+    each = [times[spans == span, 1] for span in range(spans[0] + 1, spans[-1])]
+    before = -spans[0] - 1
+    count = np.median([len(answers) for answers in each[:before]])
+    slow = 2 * np.median(usual[:, 1])
+    worse = [
+        len(answers) < count / 2 or bool(np.median(answers) > slow) for answers in each[before:]
+    ]
+    return SPAN * worse.count(True)
+
+
+def ask_while_one_dies(
+    url: str,
+    victim: Server,
+    images: NDArray[np.uint8],
+    expected: list[int],
+    *,
+    before: float = 1,
+    after: float = 3,
+) -> Outcome:
+    """Eight clients ask without pause, for so many seconds before and after a server is killed."""
     bodies = [png(image) for image in images]
     stop = threading.Event()
     sent = [0] * CLIENTS
     lost: list[str] = []
+    seen: list[Seen] = []
 
     def ask(client: int) -> None:
         with requests.Session() as session:
             while not stop.is_set():
                 index = (client + sent[client] * CLIENTS) % len(bodies)
                 sent[client] += 1
+                begun = time.monotonic()
                 try:
                     answer = session.post(
                         f"{url}/predictions/mnist", data=bodies[index], timeout=TIMEOUT
@@ -109,28 +163,41 @@ def ask_while_one_dies(
                         lost.append(f"{answer.status_code} {answer.text[:80]}")
                 except requests.RequestException as error:
                     lost.append(repr(error))
+                seen.append(Seen(time.monotonic(), time.monotonic() - begun))
 
     threads = [threading.Thread(target=ask, args=(client,)) for client in range(CLIENTS)]
     for thread in threads:
         thread.start()
-
-    def wait_for_more(count: int) -> None:
-        target, deadline = sum(sent) + count, time.monotonic() + TIMEOUT
-        while sum(sent) < target and time.monotonic() < deadline:
-            time.sleep(0.01)
-
     try:
-        wait_for_more(500)
+        time.sleep(before)
+        killed = time.monotonic()
         kill(victim)
-        wait_for_more(1500)
+        time.sleep(after)
     finally:
         stop.set()
         for thread in threads:
             thread.join()
-    return sum(sent), lost
+    return Outcome(sum(sent), lost, seen, killed)
 
 
-def test_a_server_killed_under_load_costs_no_client_an_answer(
+@contextmanager
+def full_load(url: str, images: NDArray[np.uint8], seconds: int) -> Iterator[list[load.Load]]:
+    """wrk, where there is one, on 32 connections for so long, beside what is in the block.
+
+    What it saw is in the list afterwards.
+    """
+    if shutil.which("wrk") is None:
+        yield []
+        return
+    server = Running("nginx", int(url.rpartition(":")[2]), "/predictions/mnist", 0, 0.0)
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(load.run, server, [png(image) for image in images], 32, seconds)
+        found: list[load.Load] = []
+        yield found
+        found.append(done.result(TIMEOUT))
+
+
+def test_a_server_killed_at_full_load_costs_no_client_an_answer(
     two_servers: list[Server],
     tmp_path: Path,
     model: DigitModel,
@@ -138,11 +205,22 @@ def test_a_server_killed_under_load_costs_no_client_an_answer(
 ) -> None:
     images = mnist_test[0][:200]
     expected = model.predict(images)[0].tolist()
-    with nginx(tmp_path, two_servers) as url:
-        sent, lost = ask_while_one_dies(url, two_servers[0], images, expected)
-    print(f"sent {sent}, answered {sent - len(lost)}, lost {len(lost)}")
-    assert sent >= 2000
-    assert lost == []
+    with nginx(tmp_path, two_servers) as url, full_load(url, images, seconds=14) as loads:
+        outcome = ask_while_one_dies(url, two_servers[0], images, expected, before=4, after=8)
+    after = [answer.seconds for answer in outcome.seen if answer.at > outcome.killed]
+    usual = [answer.seconds for answer in outcome.seen if answer.at <= outcome.killed]
+    print(
+        f"sent {outcome.sent}, lost {len(outcome.lost)}; worse than usual for "
+        f"{degraded_seconds(outcome.seen, outcome.killed):.1f} of 8 s; median "
+        f"{1000 * np.median(usual):.0f} ms before, {1000 * np.median(after):.0f} ms after, slowest "
+        f"{1000 * max(usual):.0f} and {1000 * max(after):.0f} ms"
+    )
+    assert outcome.sent >= 1000
+    assert outcome.lost == []
+    for beside in loads:
+        print(f"wrk: {beside.requests} answers, {beside.errors} errors")
+        assert beside.requests >= 1000
+        assert beside.errors == 0
 
 
 def test_without_a_second_try_answers_are_lost(
@@ -155,8 +233,7 @@ def test_without_a_second_try_answers_are_lost(
     images = mnist_test[0][:200]
     expected = model.predict(images)[0].tolist()
     with nginx(tmp_path, two_servers, retries=False) as url:
-        _, lost = ask_while_one_dies(url, two_servers[1], images, expected)
-    assert lost
+        assert ask_while_one_dies(url, two_servers[1], images, expected).lost
 
 
 def ask_at_once(url: str, body: bytes) -> list[requests.Response]:
@@ -234,3 +311,13 @@ def test_more_connections_than_the_servers_hold_are_refused_by_nginx(
     print(f"1500 connections: {dict(statuses)}")
     assert statuses == {200: 1000, 503: 500}
     assert all(b"nginx" in answer.body for answer in answers if answer.status == 503)
+
+
+def test_worse_service_is_told_from_usual_service() -> None:
+    """A hundred answers a second of 10 ms each, for 2 s before and 4 s after."""
+    steady = [Seen(at / 100, 0.01) for at in range(601)]
+    assert degraded_seconds(steady, killed=2) == 0
+    silent = [answer for answer in steady if not 3 < answer.at < 4]
+    assert degraded_seconds(silent, killed=2) == pytest.approx(1)
+    slow = [Seen(at, 0.03 if 2 <= at < 2.4 else took) for at, took in steady]
+    assert degraded_seconds(slow, killed=2) == pytest.approx(0.4)
