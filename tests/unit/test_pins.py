@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from importlib.metadata import version
 
 import pytest
-import tomllib
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
