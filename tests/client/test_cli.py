@@ -165,6 +165,8 @@ def test_a_request_lost_among_others_keeps_their_lines(
         [],
         ["predict"],
         ["draw", "--port", "x"],
+        ["draw", "--port", "99999"],
+        ["doctor", "--port", "x"],
         ["plot", "--grid", "4"],
         ["plot", "--grid", "0x4"],
         ["plot", "--grid", "100x100"],
@@ -184,6 +186,8 @@ def test_usage_errors_are_exit_code_64(arguments: list[str], capsys: Output) -> 
     "arguments",
     [
         ["predict", "x.png", "--url", "http://"],
+        ["predict", "x.png", "--key", "two\nlines"],
+        ["predict", "x.png", "--key", "€"],
         ["predict", "empty"],
         ["plot", "--data-dir", "empty"],
         ["plot", "--output", "picture.xyz"],
