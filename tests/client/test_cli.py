@@ -340,6 +340,20 @@ def test_a_closed_pipe_ends_it_quietly(tmp_path: Path) -> None:
     process.stderr.close()
 
 
+@pytest.mark.parametrize(("closed", "image", "code"), [(">&-", "7.png", 0), ("2>&-", "none", 1)])
+def test_a_closed_stream_is_not_missed(tmp_path: Path, closed: str, image: str, code: int) -> None:
+    save(tmp_path / "7.png", 7)
+    command = f'exec "$0" -m client predict {image} {closed}'
+    done = subprocess.run(
+        ["bash", "-c", command, sys.executable],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
+
+
 def test_ctrl_c_ends_it_at_once_and_quietly(tmp_path: Path, stub: Stub) -> None:
     asked, release = threading.Event(), threading.Event()
 
