@@ -25,7 +25,7 @@ from typing import NoReturn, TypeAlias
 
 import shtab
 
-from client import batch, commands
+from client import batch, commands, values
 from client.api import DigitClient
 from client.errors import ClientError, UsageError
 from client.keys import REPOSITORY
@@ -35,7 +35,6 @@ Run: TypeAlias = Callable[[argparse.Namespace], int]
 Add: TypeAlias = Callable[[str, str, Run], argparse.ArgumentParser]
 
 SERVER_FAILED, USAGE = 2, 64
-LARGEST_GRID = 20  # beyond it the titles cannot be read
 BROKEN_PIPE = 128 + 13  # what a shell shows for SIGPIPE, 13
 
 EXIT_CODES = """\
@@ -62,6 +61,9 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    for stream in ("stdout", "stderr"):
+        if getattr(sys, stream) is None:  # closed by who called, as in `digits … >&-`
+            setattr(sys, stream, io.StringIO())
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # file names are bytes
     try:
@@ -132,9 +134,9 @@ def _add_plot(add: Add) -> None:
 
     plot = add("plot", "draw random test digits and their predictions", run)
     plot.add_argument(
-        "--seed", type=_whole_number, help="which digits; without it others each time"
+        "--seed", type=values.whole_number, help="which digits; without it others each time"
     )
-    plot.add_argument("--grid", type=_grid, default=(4, 4), help="rows x columns (4x4)")
+    plot.add_argument("--grid", type=values.grid, default=(4, 4), help="rows x columns (4x4)")
     plot.add_argument(
         "--only-misses", action="store_true", help="of all test digits, those it gets wrong"
     )
@@ -195,7 +197,7 @@ def _add_draw(add: Add) -> None:
             return commands.draw(client, options)
 
     draw = add("draw", "draw a digit in the browser and see what the server says", run)
-    draw.add_argument("--port", type=_whole_number, default=8090, help="the page's, 8090; 0: any")
+    draw.add_argument("--port", type=values.port, default=8090, help="the page's, 8090; 0: any")
     draw.add_argument("--no-browser", action="store_true", help="only print the page's address")
     _json(draw, "print the address as JSON")
 
@@ -211,7 +213,7 @@ def _add_doctor(subparsers: argparse._SubParsersAction[_Parser]) -> None:
     summary = "tell what keeps this checkout's server from starting or from serving"
     command = subparsers.add_parser("doctor", help=summary, description=summary)
     command.set_defaults(run=run)
-    command.add_argument("--port", type=int, help="its inference port (config.properties)")
+    command.add_argument("--port", type=values.port, help="its inference port (config.properties)")
     _json(command, "one JSON object for each check")
 
 
@@ -278,32 +280,13 @@ def _server_options() -> _Parser:
     server.add_argument("--url", help="its inference address")
     server.add_argument("--key", help="its key; better in MNIST_KEY, which no process list shows")
     server.add_argument("--key-file", type=Path, help="the key file that TorchServe wrote")
-    server.add_argument("--timeout", type=_seconds, default=10, help="of one attempt, in seconds")
-    server.add_argument("--deadline", type=_seconds, default=60, help="of all attempts together")
+    server.add_argument(
+        "--timeout", type=values.seconds, default=10, help="of one attempt, in seconds"
+    )
+    server.add_argument(
+        "--deadline", type=values.seconds, default=60, help="of all attempts together"
+    )
     return parser
-
-
-def _grid(text: str) -> tuple[int, int]:
-    rows, _, columns = text.lower().partition("x")
-    sides = [int(side) if side.isdecimal() else 0 for side in (rows, columns)]
-    if not all(1 <= side <= LARGEST_GRID for side in sides):
-        raise argparse.ArgumentTypeError(
-            f"expected rows x columns, 1x1 to {LARGEST_GRID}x{LARGEST_GRID}, got {text!r}"
-        )
-    return sides[0], sides[1]
-
-
-def _whole_number(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected seconds above 0, got {text!r}")
-    return seconds
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def label(source: Path, output: Path, model: Path, column: str = "image") -> Lab
         from ray.data import ActorPoolStrategy  # noqa: PLC0415
     except ImportError as error:
         raise UsageError(MISSING) from error
-    blocks = _blocks(source, column)
+    blocks = _blocks(source, output, column)
     _check_plan(output, blocks, model)
     todo = [number for number in range(len(blocks)) if not _file(output, number).exists()]
     started, images, refused = time.monotonic(), 0, 0
@@ -151,12 +151,16 @@ def _schema() -> Any:
     )
 
 
-def _blocks(source: Path, column: str) -> list[Block]:
+def _blocks(source: Path, output: Path, column: str) -> list[Block]:
     from pyarrow import parquet  # noqa: PLC0415
 
     if not source.exists():
         raise UsageError(f"{source} does not exist: expected a folder of images, or Parquet")
-    files = sorted(path for path in source.rglob("*") if path.is_file()) or [source]
+    own = (
+        output.resolve()
+    )  # which may lie in the source: the labels of an earlier run are no images
+    below = [path for path in source.rglob("*") if path.is_file()]
+    files = sorted(p for p in below if own not in p.resolve().parents) or [source]
     tables = [path for path in files if path.suffix == ".parquet"]
     if source.is_dir() and not tables:
         names = [str(path) for path in files if path != source and not path.name.startswith(".")]

@@ -53,7 +53,7 @@ class DrawServer(ThreadingHTTPServer):
         port: on loopback; 0 takes any that is free.
 
     Raises:
-        UsageError: the port is in use.
+        UsageError: the port is in use, or not for this user.
     """
 
     daemon_threads = True
@@ -64,6 +64,10 @@ class DrawServer(ThreadingHTTPServer):
         self._explainer = ThreadPoolExecutor(1, thread_name_prefix="explain")
         try:
             super().__init__((LOOPBACK, port), _Handler)
+        except PermissionError as error:
+            raise UsageError(
+                f"port {port} is for the system's own services; choose another with --port"
+            ) from error
         except OSError as error:
             raise UsageError(
                 f"port {port} is in use; end what listens there, or choose another with --port"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -33,10 +34,18 @@ class Keys:
             server on this machine, key_file.json in the working directory or in the repository's
             root. Another machine's server is never sent the keys of this one's.
         management_url: where a new key is asked for.
+
+    Raises:
+        ValueError: the explicit key cannot be one.
     """
 
     def __init__(self, key: str | None, key_file: Path | None, management_url: str) -> None:
         self._explicit = (key or os.environ.get("MNIST_KEY") or "").strip() or None
+        if self._explicit and not re.fullmatch("[!-~]+", self._explicit):
+            raise ValueError(
+                "expected a key of letters, digits and signs, got spaces, line breaks or others in "
+                "it (--key, MNIST_KEY); `make key` prints it"
+            )
         chosen = key_file or os.environ.get("MNIST_KEY_FILE")
         found_here = [Path.cwd() / KEY_FILE, REPOSITORY / KEY_FILE]
         if chosen:

@@ -43,7 +43,8 @@ def read_labels(folder: Path) -> list[LabelledFile]:
     try:
         lines = table.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise LabelsError(f"{table} cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise LabelsError(f"{table} cannot be read ({reason}); it lists path<tab>digit") from error
     files = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():

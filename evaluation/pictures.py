@@ -43,7 +43,8 @@ def draw_confusion(matrix: npt.NDArray[np.int64], *paths: Path) -> None:
     axes.imshow(shade)
     for (row, column), count in np.ndenumerate(matrix):
         if count:
-            colour = "black" if strength[row, column] > 0.5 else style.text()
+            # Above it black reads better on either page, below it the page's own colour.
+            colour = "black" if strength[row, column] > 0.65 else style.text()
             weight = "bold" if row == column else "normal"
             middle: Any = {"ha": "center", "va": "center"}
             axes.text(column, row, str(count), size=9, color=colour, weight=weight, **middle)

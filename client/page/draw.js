@@ -1,235 +1,205 @@
 // Every change of the picture asks for its digit, then, when no other follows, for the reasons.
 const $ = (id) => document.getElementById(id);
-const pad = $('pad'), ink = pad.getContext('2d');
-const SIDE = pad.width, PEN = 20, STEP = 7;  // pixels
-const QUIET = 250, RETRY = 1500;             // ms before asking why; between looks at a lost server
+const pad = $('pad'), ink = pad.getContext('2d'), side = pad.width;
+const QUIET = 250, RETRY = 1500;  // ms before asking why; between looks at a lost server
 const FOR = [255, 145, 71], AGAINST = [86, 180, 233];
-let photo = null, empty = true, last = null, newest = 0, waiting = null;
+const ARROWS = {ArrowUp: [0, -7], ArrowDown: [0, 7], ArrowLeft: [-7, 0], ArrowRight: [7, 0]};
 
-for (let digit = 0; digit < 10; digit++) {
-  $('bars').insertAdjacentHTML('beforeend', `<li><small></small><div><i></i></div>${digit}</li>`);
-}
+let picture = null;  // on the pad: nothing, strokes (then it is the pad itself), or a file
+let asked = 0;       // questions so far; only the newest one's answer is shown
+let last = null;     // where the mouse, pen or finger that is down was last
+let retry = null;    // the timer of the next look at a lost server
+const cursor = {}, held = new Set();  // the keyboard's pen, and the arrows that are down
 
-// -- The picture ------------------------------------------------------------------------------
-
-function blank() {
+// -- The picture
+function put(what) {
+  picture = what;
   ink.fillStyle = '#fff';
-  ink.fillRect(0, 0, SIDE, SIDE);
-  pad.classList.remove('photo');
-  [photo, empty] = [null, true];
+  ink.fillRect(0, 0, side, side);
+  pad.classList.toggle('photo', what instanceof Blob);
+  $('hint').textContent = what ? '' : 'Draw here';
+  if (what !== pad) Object.assign(cursor, {x: side / 2, y: side / 4, down: false});
+  $('pen').hidden = true;
 }
 
 function clear() {
-  newest++;  // what is under way is of no interest any more
-  last = null;
-  blank();
-  $('hint').hidden = false;
+  asked++;
+  put(null);
   say('–', 'The answer comes when you lift the pen.');
 }
 
 function stroke(from, to) {
-  if (photo) blank();
-  [empty, $('hint').hidden] = [false, true];
-  Object.assign(ink, {lineWidth: PEN, lineCap: 'round', lineJoin: 'round', strokeStyle: '#000'});
+  if (picture !== pad) put(pad);
+  Object.assign(ink, {lineWidth: 20, lineCap: 'round', strokeStyle: '#000'});
   ink.beginPath();
   ink.moveTo(from.x, from.y);
   ink.lineTo(to.x, to.y);
   ink.stroke();
 }
 
-async function show(file) {
-  newest++;
-  blank();
-  [photo, empty, $('hint').hidden] = [file, false, true];
-  pad.classList.add('photo');
-  try {
-    const picture = await createImageBitmap(file);
-    const scale = SIDE / Math.max(picture.width, picture.height);
-    const [w, h] = [picture.width * scale, picture.height * scale];
-    ink.drawImage(picture, (SIDE - w) / 2, (SIDE - h) / 2, w, h);
-  } catch {
-    // Not every format that the server reads is one that the browser shows, and some are none.
-    Object.assign(ink, {fillStyle: '#555', font: '16px system-ui', textAlign: 'center'});
-    ink.fillText(file.name || 'pasted', SIDE / 2, SIDE / 2, SIDE - 20);
-  }
+async function take([file]) {
+  if (!file) return;
+  put(file);
+  say('–', 'Looking at it …');
   ask();
+  // Not every format that the server reads is one that the browser shows, and some are none.
+  const image = await createImageBitmap(file).catch(() => null);
+  if (picture !== file) return;
+  if (!image) return void ($('hint').textContent = file.name);
+  const scale = side / Math.max(image.width, image.height);
+  const [width, height] = [image.width * scale, image.height * scale];
+  ink.drawImage(image, (side - width) / 2, (side - height) / 2, width, height);
 }
 
-// -- The answer -------------------------------------------------------------------------------
-
+// -- The answer
 async function ask() {
-  const mine = ++newest, start = performance.now();
-  const body = photo ?? await new Promise((done) => pad.toBlob(done, 'image/png'));
-  const answer = await call('predict', body);
-  if (mine !== newest) return;
-  if (answer.error) {
-    if (!answer.down) say('–', answer.error.message, true);
-    return;
-  }
-  const sure = answer.probabilities[answer.digit];
-  say(answer.digit, `${sure > 0.999 ? 'over 99.9%' : percent(sure)} sure`, false, answer.probabilities);
-  paint($('seen'), answer.seen, () => [0, 0, 0, 0]);
-  document.body.dataset.milliseconds = Math.round(performance.now() - start);
+  const mine = ++asked, start = performance.now();
+  const body = picture === pad ? await new Promise((done) => pad.toBlob(done)) : picture;
+  const {digit, probabilities, seen, error} = await call('predict', body);
+  if (mine !== asked) return;
+  if (error) return say('–', error.message, 'refused');
+  const took = Math.round(performance.now() - start);
+  say(digit, `${percent(probabilities[digit])} sure, in ${took} ms`, '', probabilities);
+  paint('seen', seen);
   await new Promise((done) => setTimeout(done, QUIET));
-  if (mine !== newest) return;
-  const why = await call('explain', body);
-  if (mine !== newest || why.error) return;
-  const strongest = Math.max(...why.attributions.map(Math.abs)) || 1;
-  $('target').textContent = `Why ${why.target}`;
-  paint($('why'), answer.seen, (i) => {
-    const share = why.attributions[i] / strongest;
-    return [...(share > 0 ? FOR : AGAINST), Math.sqrt(Math.abs(share))];
-  });
+  if (mine !== asked) return;
+  const {target, attributions} = await call('explain', body);
+  if (mine !== asked || !attributions) return;
+  $('target').textContent = `Why ${target}`;
+  paint('why', seen, attributions);
 }
 
 async function call(path, body) {
-  let response, answer;
-  try {
-    response = await fetch(path, body && {method: 'POST', body});
-    answer = await response.json();
-  } catch {
-    answer = {error: {message: 'The page’s own server has ended: start it again (make draw).'}};
-  }
-  const down = !response || response.status === 503;
-  if (down && path !== 'explain') lost(answer.error.message);
-  return {...answer, down};
+  const answer = await fetch(path, body && {method: 'POST', body})
+    .then(async (response) => ({...await response.json(), down: response.status === 503}))
+    .catch(() => ({error: {message: 'The page’s own server has ended: make draw'}, down: true}));
+  if (!answer.down) return answer;
+  if (path !== 'explain') wait(answer.error.message);
+  return {error: {message: 'The answer comes when the server is back.'}};
 }
 
-function lost(message) {
+function wait(message) {
   $('down').textContent = message;
   $('down').hidden = false;
-  waiting ??= setTimeout(async () => {
-    waiting = null;
-    if ((await call('health')).down) return;
+  clearTimeout(retry);
+  retry = setTimeout(async () => {
+    if ((await call('health')).error) return;
     $('down').hidden = true;
-    if (!empty) ask();
+    if (picture) ask();
   }, RETRY);
 }
 
-function say(digit, reason, refused = false, probabilities = null) {
+const percent = (share) => share > 0.999 ? '>99.9%' : `${Math.round(100 * share)}%`;
+
+function say(digit, reason, tone = '', probabilities = Array(10).fill(0)) {
   $('digit').textContent = digit;
   $('reason').textContent = reason;
-  $('reason').classList.toggle('refused', refused);
-  [...$('bars').children].forEach((bar, i) => {
-    const share = probabilities?.[i] ?? 0;
-    bar.classList.toggle('best', i === digit);
-    bar.querySelector('i').style.height = `${100 * share}%`;
-    bar.querySelector('small').textContent = share >= 0.005 ? percent(share) : '';
-  });
+  $('reason').className = tone;
+  $('bars').replaceChildren(...probabilities.map((share, i) => {
+    const row = document.createElement('label'), meter = document.createElement('meter');
+    meter.value = share;
+    row.className = i === digit ? 'best' : '';
+    row.append(i, meter, share >= 0.005 ? percent(share) : '');
+    return row;
+  }));
   $('target').textContent = 'Why';
   for (const id of ['seen', 'why']) $(id).getContext('2d').clearRect(0, 0, 28, 28);
 }
 
-const percent = (share) => `${Math.round(100 * share)}%`;
-
-function paint(canvas, grey, over) {
-  const image = new ImageData(28, 28);
+function paint(id, grey, reasons = []) {
+  const image = new ImageData(28, 28), strongest = Math.max(1e-9, ...reasons.map(Math.abs));
   grey.forEach((value, i) => {
-    const [r, g, b, alpha] = over(i);
-    image.data.set([r, g, b].map((c) => alpha * c + (1 - alpha) * value), 4 * i);
-    image.data[4 * i + 3] = 255;
+    const colour = reasons[i] > 0 ? FOR : AGAINST;
+    const share = Math.sqrt(Math.abs(reasons[i] ?? 0) / strongest);
+    image.data.set([...colour.map((c) => share * c + (1 - share) * value), 255], 4 * i);
   });
-  canvas.getContext('2d').putImageData(image, 0, 0);
+  $(id).getContext('2d').putImageData(image, 0, 0);
 }
 
-// -- Mouse, pen, finger -----------------------------------------------------------------------
-
+// -- Mouse, pen, finger
 function place(event) {
-  const box = pad.getBoundingClientRect();
-  return {x: (event.clientX - box.left) / box.width * SIDE,
-          y: (event.clientY - box.top) / box.height * SIDE};
+  const box = pad.getBoundingClientRect(), scale = side / box.width;
+  return {x: (event.clientX - box.left) * scale, y: (event.clientY - box.top) * scale};
 }
-pad.addEventListener('pointerdown', (event) => {
+pad.onpointerdown = (event) => {
   if (!event.isPrimary || event.button) return;
   pad.setPointerCapture(event.pointerId);
   $('pen').hidden = true;
   last = place(event);
   stroke(last, last);
-});
-pad.addEventListener('pointermove', (event) => {
+};
+pad.onpointermove = (event) => {
   if (!last || !event.isPrimary) return;
-  const all = event.getCoalescedEvents?.() ?? [];
-  for (const point of (all.length ? all : [event]).map(place)) {
+  for (const point of [...(event.getCoalescedEvents?.() ?? []), event].map(place)) {
     stroke(last, point);
     last = point;
   }
-});
-for (const end of ['pointerup', 'pointercancel']) {
-  pad.addEventListener(end, (event) => {
-    if (!last || !event.isPrimary) return;
-    last = null;
-    ask();
-  });
-}
+};
+pad.onlostpointercapture = (event) => {
+  if (!last || !event.isPrimary) return;
+  last = null;
+  ask();
+};
 
-// -- Keyboard ---------------------------------------------------------------------------------
-
-const ARROWS = {ArrowUp: [0, -1], ArrowDown: [0, 1], ArrowLeft: [-1, 0], ArrowRight: [1, 0]};
-const held = new Set(), cursor = {x: SIDE / 2, y: SIDE / 4};
-let down = false;
-
-pad.addEventListener('keydown', (event) => {
+// -- Keyboard
+pad.onkeydown = (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key in ARROWS) {
-    const before = {...cursor};
-    held.add(event.key);
-    for (const key of held) {
-      cursor.x = Math.min(SIDE - 10, Math.max(10, cursor.x + STEP * ARROWS[key][0]));
-      cursor.y = Math.min(SIDE - 10, Math.max(10, cursor.y + STEP * ARROWS[key][1]));
+    const before = {...cursor}, inside = (at) => Math.min(side - 10, Math.max(10, at));
+    for (const key of held.add(event.key)) {
+      cursor.x = inside(cursor.x + ARROWS[key][0]);
+      cursor.y = inside(cursor.y + ARROWS[key][1]);
     }
-    if (down) stroke(before, cursor);
+    if (cursor.down) stroke(before, cursor);
   } else if (event.key === ' ') {
-    down = !down;
-    if (down) stroke(cursor, cursor); else ask();
+    cursor.down = !cursor.down;
+    if (cursor.down) stroke(cursor, cursor); else ask();
   } else if (event.key === 'Delete' || event.key === 'Backspace') {
-    down = false;
     clear();
   } else {
     return;
   }
   event.preventDefault();
-  Object.assign($('pen').style, {left: `${100 * cursor.x / SIDE}%`, top: `${100 * cursor.y / SIDE}%`});
+  $('pen').style.inset = `${100 * cursor.y / side}% auto auto ${100 * cursor.x / side}%`;
+  $('pen').className = cursor.down ? 'down' : '';
   $('pen').hidden = false;
-  $('pen').classList.toggle('down', down);
-});
-pad.addEventListener('keyup', (event) => held.delete(event.key));
-pad.addEventListener('blur', () => {
+};
+pad.onkeyup = (event) => held.delete(event.key);
+pad.onblur = () => {
   held.clear();
-  if (down) ask();
-  down = false;
+  if (cursor.down) ask();
+  cursor.down = false;
   $('pen').hidden = true;
-});
+};
 
-// -- Files, clipboard, camera -----------------------------------------------------------------
-
+// -- Files, clipboard, camera
 $('clear').onclick = clear;
 $('choose').onclick = () => $('file').click();
-$('file').onchange = () => { if ($('file').files[0]) show($('file').files[0]); $('file').value = ''; };
-addEventListener('paste', (event) => { if (event.clipboardData.files[0]) show(event.clipboardData.files[0]); });
-addEventListener('dragover', (event) => { event.preventDefault(); $('frame').classList.add('over'); });
-addEventListener('dragleave', () => $('frame').classList.remove('over'));
-addEventListener('drop', (event) => {
-  event.preventDefault();
-  $('frame').classList.remove('over');
-  if (event.dataTransfer.files[0]) show(event.dataTransfer.files[0]);
-});
+$('file').onchange = () => { take($('file').files); $('file').value = ''; };
+addEventListener('paste', (event) => take(event.clipboardData.files));
+for (const type of ['dragover', 'dragleave', 'drop']) {
+  addEventListener(type, (event) => {
+    event.preventDefault();
+    $('frame').className = type === 'dragover' ? 'over' : '';
+    if (type === 'drop') take(event.dataTransfer.files);
+  });
+}
 $('camera').onclick = async () => {
   try {
     const video = {facingMode: 'environment', width: {ideal: 1280}};
     $('video').srcObject = await navigator.mediaDevices.getUserMedia({video});
+    $('lens').returnValue = '';  // Esc would keep the last one
     $('lens').showModal();
   } catch (error) {
-    say('–', `No camera (${error.message}): choose a photo instead.`, true);
+    say('–', `No camera (${error.message}): choose a photo instead.`, 'refused');
   }
 };
-$('take').onclick = async () => {
-  const shot = new OffscreenCanvas($('video').videoWidth, $('video').videoHeight);
-  shot.getContext('2d').drawImage($('video'), 0, 0);
-  $('lens').close();
-  show(await shot.convertToBlob({type: 'image/jpeg', quality: 0.92}));
+$('lens').onclose = async () => {
+  const video = $('video'), shot = new OffscreenCanvas(video.videoWidth, video.videoHeight);
+  shot.getContext('2d').drawImage(video, 0, 0);
+  for (const track of video.srcObject.getTracks()) track.stop();
+  if ($('lens').returnValue && shot.width) take([await shot.convertToBlob({type: 'image/jpeg'})]);
 };
-$('close').onclick = () => $('lens').close();
-$('lens').onclose = () => $('video').srcObject.getTracks().forEach((track) => track.stop());
 
 clear();
 call('health');

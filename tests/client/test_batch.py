@@ -103,6 +103,19 @@ def test_results_are_not_mixed(
     assert "choose another --output" in capsys.readouterr().err
 
 
+def test_its_own_labels_are_no_images(
+    tmp_path: Path, model_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The default output, `labels`, lies in the source where that is the working directory."""
+    (tmp_path / "labels").mkdir()
+    parquet.write_table(pa.table({"digit": [7]}), tmp_path / "labels" / "labels-000000.parquet")
+    command = ["batch", str(tmp_path), "--model", str(model_file), "--output"]
+    assert main([*command, str(tmp_path / "labels")]) == 64
+    assert "no images in" in capsys.readouterr().err
+    assert main([*command, str(tmp_path / "others")]) == 64
+    assert "has no column 'image'; it has digit" in capsys.readouterr().err
+
+
 def test_mistakes_are_named(
     tmp_path: Path, source: Path, model_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -165,6 +165,8 @@ def test_a_request_lost_among_others_keeps_their_lines(
         [],
         ["predict"],
         ["draw", "--port", "x"],
+        ["draw", "--port", "99999"],
+        ["doctor", "--port", "x"],
         ["plot", "--grid", "4"],
         ["plot", "--grid", "0x4"],
         ["plot", "--grid", "100x100"],
@@ -184,6 +186,8 @@ def test_usage_errors_are_exit_code_64(arguments: list[str], capsys: Output) -> 
     "arguments",
     [
         ["predict", "x.png", "--url", "http://"],
+        ["predict", "x.png", "--key", "two\nlines"],
+        ["predict", "x.png", "--key", "€"],
         ["predict", "empty"],
         ["plot", "--data-dir", "empty"],
         ["plot", "--output", "picture.xyz"],
@@ -334,6 +338,20 @@ def test_a_closed_pipe_ends_it_quietly(tmp_path: Path) -> None:
     assert process.wait(20) == 141
     assert process.stderr.read() == b""
     process.stderr.close()
+
+
+@pytest.mark.parametrize(("closed", "image", "code"), [(">&-", "7.png", 0), ("2>&-", "none", 1)])
+def test_a_closed_stream_is_not_missed(tmp_path: Path, closed: str, image: str, code: int) -> None:
+    save(tmp_path / "7.png", 7)
+    command = f'exec "$0" -m client predict {image} {closed}'
+    done = subprocess.run(
+        ["bash", "-c", command, sys.executable],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
 
 
 def test_ctrl_c_ends_it_at_once_and_quietly(tmp_path: Path, stub: Stub) -> None:

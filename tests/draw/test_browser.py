@@ -6,6 +6,7 @@ SCREENSHOTS=folder keeps the pictures that the README shows.
 from __future__ import annotations
 
 import os
+import re
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from client import DigitClient
-from client.draw import DrawServer
+from client.draw import MAX_BYTES, DrawServer
 from client.server import REPOSITORY, Server
 from tests.conftest import free_ports, make_home
 from tests.draw.conftest import drawing
@@ -25,14 +26,16 @@ from tests.draw.strokes import Point, thin, trace
 
 Mnist = tuple[NDArray[np.uint8], NDArray[np.int64]]
 FIVE = REPOSITORY / "docs" / "five-on-paper.jpg"
-DESKTOP, PHONE = {"width": 1000, "height": 590}, {"width": 390, "height": 844}
+DESKTOP = {"viewport": {"width": 1000, "height": 590}}
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+ONE = [[(14, y) for y in range(5, 24)]]
 WAIT = 15_000  # ms for what is polled
 
 
 @pytest.fixture
 def page(browser: Any, page_server: DrawServer) -> Iterator[Any]:
     """The page, freshly opened; no error may be left in its console."""
-    context = browser.new_context(viewport=DESKTOP)
+    context = browser.new_context(**DESKTOP)
     context.set_default_timeout(WAIT)
     opened = context.new_page()
     errors: list[str] = []
@@ -98,7 +101,9 @@ def test_drawn_digits_are_recognised(page: Any, mnist_test: Mnist) -> None:
         page.wait_for_function("() => document.querySelector('#digit').textContent !== '–'")
         page.wait_for_function("() => document.querySelector('#target').textContent !== 'Why'")
         right += page.locator("#digit").inner_text() == str(labels[index])
-        milliseconds.append(int(page.evaluate("document.body.dataset.milliseconds")))
+        milliseconds.append(
+            int(re.findall(r"in (\d+) ms", page.locator("#reason").inner_text())[0])
+        )
     # Measured, not asserted: it is the machine's as much as ours. `pytest -rP` shows it.
     print(f"pen up to digit: median {statistics.median(milliseconds)} ms, all {milliseconds}")
     assert right >= 9
@@ -116,9 +121,9 @@ def test_an_empty_page_shows_nothing(page: Any) -> None:
 def test_a_photo_from_the_disk(page: Any) -> None:
     page.locator("#file").set_input_files(FIVE)
     shows(page, 5)
-    assert page.locator("#bars li.best").inner_text().split()[-1] == "5"
+    assert page.locator("#bars .best").inner_text().split()[0] == "5"
     # Drawing begins afresh.
-    draw(page, [[(14, y) for y in range(5, 24)]])
+    draw(page, ONE)
     shows(page, 1)
 
 
@@ -140,9 +145,16 @@ def test_a_photo_dropped_or_pasted(page: Any, event: str) -> None:
 def test_the_camera(page: Any) -> None:
     page.locator("#camera").click()
     page.wait_for_function("() => document.querySelector('#video').videoWidth > 0")
-    page.locator("#take").click()
+    page.get_by_text("Take the picture").click()
     shows(page, 5)
     assert not page.locator("#lens").is_visible()
+    # Closing it takes no picture, though the last time did.
+    page.locator("#clear").click()
+    page.locator("#camera").click()
+    page.wait_for_function("() => document.querySelector('#lens').open")
+    page.keyboard.press("Escape")
+    page.wait_for_function("() => !document.querySelector('#video').srcObject.active")
+    assert page.locator("#digit").inner_text() == "–"
 
 
 def test_a_refused_image_shows_its_reason(page: Any, tmp_path: Path) -> None:
@@ -153,8 +165,16 @@ def test_a_refused_image_shows_its_reason(page: Any, tmp_path: Path) -> None:
     blank = page.locator("#reason").inner_text()
     (tmp_path / "words.png").write_text("seven")
     page.locator("#file").set_input_files(tmp_path / "words.png")
-    page.wait_for_function("b => document.querySelector('#reason').textContent !== b", arg=blank)
-    assert "the 5 bytes are not an image that can be read" in page.locator("#reason").inner_text()
+    page.get_by_text("the 5 bytes are not an image that can be read").wait_for()
+    assert blank not in page.locator("#reason").inner_text()
+
+
+def test_a_file_above_the_limit_is_told(page: Any, tmp_path: Path) -> None:
+    (tmp_path / "film.bin").write_bytes(bytes(MAX_BYTES + 1))
+    page.locator("#file").set_input_files(tmp_path / "film.bin")
+    page.wait_for_selector("#reason.refused")
+    assert "at most 32 MiB" in page.locator("#reason").inner_text()
+    assert not page.locator("#down").is_visible()
 
 
 def test_keyboard_alone(page: Any) -> None:
@@ -166,13 +186,38 @@ def test_keyboard_alone(page: Any) -> None:
     shows(page, 1)
     page.keyboard.press("Delete")
     shows(page, "–")
+    # A further digit begins where the first did.
+    top = page.locator("#pad").bounding_box()
+    pen = page.locator("#pen").bounding_box()
+    assert pen["x"] + pen["width"] / 2 == pytest.approx(top["x"] + top["width"] / 2, abs=1)
+    assert pen["y"] + pen["height"] / 2 == pytest.approx(top["y"] + top["height"] / 4, abs=1)
+
+
+def test_the_keyboard_shows_where_it_is(page: Any) -> None:
+    """The pad's frame is marked as every control is, for the keyboard and not for the mouse."""
+    outline = "id => getComputedStyle(document.getElementById(id)).outline.split(' ').slice(-2)"
+    draw(page, ONE)
+    assert page.evaluate(outline, "frame")[0] == "none"
+    page.reload()
+    page.keyboard.press("Tab")
+    mark = page.evaluate(outline, "frame")
+    assert mark == ["solid", "3px"]
+    page.keyboard.press("Tab")
+    assert page.evaluate(outline, "clear") == mark
+    assert page.evaluate(outline, "frame")[0] == "none"
+
+
+def test_a_narrow_window_still_tells_the_keys(page: Any) -> None:
+    page.set_viewport_size({"width": 500, "height": 800})
+    assert page.locator("#keys").is_visible()
 
 
 def test_a_finger_draws_and_does_not_scroll(browser: Any, page_server: DrawServer) -> None:
-    context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)
+    context = browser.new_context(**PHONE)
     page = context.new_page()
     page.goto(page_server.url)
-    assert page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert not page.locator("#keys").is_visible()  # for those who have some
     box = page.locator("#pad").bounding_box()
     touch = context.new_cdp_session(page)
     x = box["x"] + box["width"] / 2
@@ -196,28 +241,33 @@ def test_a_lost_server_is_told_and_comes_back(browser: Any, archive: Path) -> No
             page.goto(page_server.url)
             page.wait_for_selector("#down:not([hidden])", timeout=WAIT)
             assert "make start" in page.locator("#down").inner_text()
-            draw(page, [[(14, y) for y in range(5, 24)]])
+            draw(page, ONE)
             with server.running():
                 page.wait_for_selector("#down", state="hidden", timeout=60_000)
                 shows(page, 1)  # what was drawn meanwhile is answered without a further stroke
+            # Lost again: an answer to the last picture is none to this one.
+            draw(page, [[(8, 8), (20, 8), (12, 24)]])
+            shows(page, "–")
+            assert "when the server is back" in page.locator("#reason").inner_text()
+            assert page.locator("#bars .best").count() == 0
     finally:
         context.close()
         server.stop()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(("name", "size"), [("desktop", DESKTOP), ("phone", PHONE)])
+@pytest.mark.parametrize(("name", "device"), [("desktop", DESKTOP), ("phone", PHONE)])
 def test_screenshots(  # noqa: PLR0917  (fixtures)
     browser: Any,
     page_server: DrawServer,
     mnist_test: Mnist,
     tmp_path: Path,
     name: str,
-    size: Any,
+    device: Any,
     scheme: Any,
 ) -> None:
     folder = Path(os.environ.get("SCREENSHOTS") or tmp_path)
-    context = browser.new_context(viewport=size, color_scheme=scheme, device_scale_factor=2)
+    context = browser.new_context(**device, color_scheme=scheme, device_scale_factor=2)
     page = context.new_page()
     page.goto(page_server.url)
     draw(page, trace(mnist_test[0][0]))
@@ -226,6 +276,7 @@ def test_screenshots(  # noqa: PLR0917  (fixtures)
     page.mouse.move(0, 0)
     path = folder / f"draw-{name}-{scheme}.png"
     page.screenshot(path=path, animations="disabled")
+    size = device["viewport"]
     with Image.open(path) as picture:
         assert picture.size == (2 * size["width"], 2 * size["height"])
         mean = float(np.asarray(picture.convert("L")).mean())
