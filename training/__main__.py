@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import platform
 import sys
 import time
@@ -66,7 +67,7 @@ def run(recipe: Recipe, output: Path, data_dir: Path | None, threads: int) -> di
         DataError: a file of MNIST is missing, truncated or altered.
     """
     started = time.monotonic()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)  # inside an operator more gain nothing with networks this small
     keep_freed_memory(256 << 20)
     train_images, train_labels = read_mnist("train", data_dir)
     test_images, test_labels = read_mnist("test", data_dir)
@@ -76,7 +77,11 @@ def run(recipe: Recipe, output: Path, data_dir: Path | None, threads: int) -> di
         return float((predict(model, tests).argmax(1) == test_labels).mean())
 
     trained, history = train(
-        recipe, inputs[:-HELD_OUT], torch.from_numpy(train_labels[:-HELD_OUT]), test_accuracy
+        recipe,
+        inputs[:-HELD_OUT],
+        torch.from_numpy(train_labels[:-HELD_OUT]),
+        test_accuracy,
+        threads,
     )
     model = export.fold_batch_norm(trained)
     temperature = find_temperature(predict(model, inputs[-HELD_OUT:]), train_labels[-HELD_OUT:])
@@ -92,7 +97,7 @@ def run(recipe: Recipe, output: Path, data_dir: Path | None, threads: int) -> di
         "parameters": sum(p.numel() for p in saved.parameters()),
         "recipe": dataclasses.asdict(recipe),
         "seed": recipe.seed,
-        "threads": torch.get_num_threads(),
+        "threads": min(threads, recipe.shards),
         "trained_on": len(inputs) - HELD_OUT,
         "libraries": {
             "python": platform.python_version(),
@@ -137,10 +142,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--threads",
         type=_positive(int),
-        # Networks this small gain next to nothing from a second thread, which costs the machine
-        # 1.6 times the processor time, and stalls where others want the cores too.
-        default=1,
-        help="default: 1, which is nearly as fast as more for networks this small",
+        default=os.cpu_count() or 1,
+        help="processors to learn on; the weights do not depend on it; default: all",
     )
     parser.add_argument(
         "--data-dir", type=Path, help="folder with MNIST's idx files; default: $MNIST_DIR, or data/"

@@ -20,6 +20,7 @@ from training.calibrate import find_temperature, fold_temperature
 from training.data import read_mnist
 from training.models import ARCHITECTURES, CNN
 from training.recipes import RECIPES, Recipe
+from training.replica import Replica
 from training.train import predict, train
 
 SHORT = {
@@ -44,6 +45,35 @@ def test_same_seed_same_bytes(arch: str, digits: tuple[torch.Tensor, torch.Tenso
     assert first == second
     other = _train(dataclasses.replace(SHORT[arch], seed=1), digits)
     assert export.to_bytes(other) != first
+
+
+def test_threads_change_no_weight(digits: tuple[torch.Tensor, torch.Tensor]) -> None:
+    recipe = dataclasses.replace(SHORT["cnn"], shards=3, sharpness=0.05)
+    alone, history = train(recipe, *digits, test_accuracy=lambda _: 0.0, threads=1)
+    together, same = train(recipe, *digits, test_accuracy=lambda _: 0.0, threads=3)
+    assert export.weights_sha256(alone) == export.weights_sha256(together)
+    assert history == same
+    # The shards' own random numbers, norms and ascents do matter.
+    whole = _train(dataclasses.replace(recipe, shards=1), digits)
+    assert export.weights_sha256(whole) != export.weights_sha256(alone)
+
+
+def test_shards_have_the_gradients_of_the_whole_batch(
+    digits: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    # Without dropout and norms the mean over equal shards is the mean over the batch.
+    recipe = Recipe("cnn", epochs=1)
+    torch.manual_seed(0)
+    model = export.fold_batch_norm(CNN()).requires_grad_()
+    images, labels = digits[0][:64], digits[1][:64]
+    F.cross_entropy(model(images), labels, label_smoothing=0.1).backward()  # type: ignore[no-untyped-call]
+    expected = [parameter.grad for parameter in model.parameters()]
+    replicas = [Replica(model, recipe, number) for number in (1, 2)]
+    for replica, shard in zip(replicas, torch.arange(64).tensor_split(2), strict=True):
+        replica.learn(model.parameters(), images[shard], labels[shard], None)
+    for want, *found in zip(expected, *(r.gradients for r in replicas), strict=True):
+        assert want is not None
+        assert torch.allclose(torch.stack(found).mean(0), want, atol=1e-5)
 
 
 def test_training_learns(digits: tuple[torch.Tensor, torch.Tensor]) -> None:
