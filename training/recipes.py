@@ -25,7 +25,13 @@ class Recipe:
 
 RECIPES = {
     ("cnn", "default"): Recipe(
-        "cnn", epochs=36, lr=8e-3, sharpness=0.05, shards=2, augmentation=Strength()
+        "cnn",
+        epochs=38,
+        batch_size=256,
+        lr=1.1e-2,
+        sharpness=0.05,
+        shards=2,
+        augmentation=Strength(),
     ),
     ("cnn", "fast"): Recipe(
         "cnn", epochs=2, shards=2, augmentation=Strength(elastic=0.3, stroke=0.1, blur=0.1, ink=0)

@@ -20,6 +20,8 @@ from training.models import ARCHITECTURES, Classifier
 from training.recipes import Recipe
 from training.replica import Replica
 
+AVERAGED_IMAGES = 64_000  # that the average of the weights spans
+
 
 def train(
     recipe: Recipe,
@@ -73,7 +75,8 @@ def train(
                     _average_gradients(parameters, replicas)
                     optimizer.step()
                     schedule.step()
-                    _update_average(average, model, replicas, len(history) * steps + int(bar.n))
+                    step = len(history) * steps + int(bar.n)
+                    _update_average(average, model, replicas, step, recipe.batch_size)
 
                     seen += len(batch)
                     correct += sum(right for _, right in learned)
@@ -115,14 +118,14 @@ def _strength(recipe: Recipe, epoch: int) -> Strength | None:
 
 @torch.no_grad()
 def _update_average(
-    average: nn.Module, model: nn.Module, replicas: Sequence[Replica], step: int
+    average: nn.Module, model: nn.Module, replicas: Sequence[Replica], step: int, batch_size: int
 ) -> None:
     """Move the averaged weights and batch norm statistics towards the current ones.
 
-    The average spans the last 500 steps, fewer at the start: enough to remove the noise of
-    single steps, and settled by the time the learning rate has come down to zero.
+    The average spans about an epoch, less at the start: enough to remove the noise of single
+    steps, and settled by the time the learning rate has come down to zero.
     """
-    share = 1 - min(0.998, (1 + step) / (10 + step))
+    share = max(batch_size / AVERAGED_IMAGES, 9 / (10 + step))
     for averaged, parameter in zip(average.parameters(), model.parameters(), strict=True):
         averaged.lerp_(parameter, share)
     statistics = (replica.model.buffers() for replica in replicas)
