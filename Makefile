@@ -39,7 +39,7 @@ $(READY_DEV): $(READY) constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-model: $(STORE)/mnist.pt ## train (about 8 minutes); TRAINING='--preset fast' takes 20 seconds
+model: $(STORE)/mnist.pt ## train (about 5 minutes); TRAINING='--preset fast' takes 20 seconds
 $(STORE)/mnist.pt: $(wildcard training/*.py) $(wildcard data/*.gz) | $(READY)
 	$(BIN)/python -m training --output $@ $(TRAINING)
 

@@ -37,7 +37,8 @@ def parse_npy(body: bytes | bytearray) -> NDArray[Any]:
         A read-only view of `body` as an array, its shape and dtype as the file declares them.
 
     Raises:
-        Unreadable: a damaged header, pickled objects, or fewer bytes than the header promises.
+        Unreadable: a damaged header, pickled objects, items of no bytes, or fewer bytes than the
+            header promises.
     """
     header = io.BytesIO(bytes(body[: 16 * 1024]))
     try:
@@ -54,6 +55,8 @@ def parse_npy(body: bytes | bytearray) -> NDArray[Any]:
         ) from error
     if dtype.hasobject:
         raise Unreadable("expected a .npy file of numbers, got pickled objects (never loaded)")
+    if not dtype.itemsize:  # such as '0U3': text of no length, that numpy's own reading trips over
+        raise Unreadable("expected a .npy file of numbers, got items of no bytes")
     if not all(type(side) is int and side >= 0 for side in shape):
         raise Unreadable("expected a .npy shape of whole numbers")
     count = math.prod(shape)
