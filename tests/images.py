@@ -64,7 +64,7 @@ def malformed(good: NDArray[np.uint8]) -> dict[str, tuple[int, bytes]]:
         "npy of the wrong shape": (422, npy(np.zeros((3, 20, 28), np.uint8))),
         "npy cut short": (400, npy(good)[:-100]),
         "npy of pickled objects": (400, pickled_npy()),
-        "npy of items of no bytes": (400, npy(good).replace(b"'|u1', ", b"'0U3',", 1)),
+        "npy of items of no bytes": (400, npy(good).replace(b"'|u1'", b"'0U3'", 1)),
         "NaN": (422, npy(np.full((28, 28), np.nan, np.float32))),
         "floats up to 255": (422, npy(good.astype(np.float32))),
         "100-megapixel bomb": (413, png_header_only(10_000, 10_000)),
