@@ -11,7 +11,6 @@ same PNGs from memory: no Ray, no files. Each digit of a run is compared with th
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import statistics
 import subprocess
@@ -24,12 +23,16 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import psutil
+import torch
 from numpy.typing import NDArray
-from PIL import Image
 
+from benchmarks.measure import to_png
 from client.server import REPOSITORY
+from handler.model import DigitModel
+from handler.preprocessing import prepare_image
 from training.data import read_mnist
 
 GROUP = 1000  # images that become one file of the result
@@ -61,11 +64,6 @@ def yardstick(images: Sequence[bytes], model: Path) -> Yardstick:
 
 
 def _load(model: Path) -> None:
-    import cv2  # noqa: PLC0415
-    import torch  # noqa: PLC0415
-
-    from handler.model import DigitModel  # noqa: PLC0415
-
     global _model  # noqa: PLW0603  (a process pool's initializer has no other place)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -73,8 +71,6 @@ def _load(model: Path) -> None:
 
 
 def _label(bodies: Sequence[bytes]) -> NDArray[np.int64]:
-    from handler.preprocessing import prepare_image  # noqa: PLC0415
-
     digits: NDArray[np.int64] = _model.predict(np.stack([prepare_image(b) for b in bodies]))[0]
     return digits
 
@@ -151,7 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=60_000)
     parser.add_argument("--model", type=Path, default=REPOSITORY / "model_store" / "mnist.pt")
     options = parser.parse_args(arguments)
-    images = [_png(image) for image in read_mnist("train")[0][: options.images]]
+    images = [to_png(image) for image in read_mnist("train")[0][: options.images]]
     expected, limit = yardstick(images, options.model)
     print(f"without Ray: {limit:,.0f} images/s")
     with tempfile.TemporaryDirectory() as folder:
@@ -174,12 +170,6 @@ def main(arguments: list[str] | None = None) -> int:
             f"{found_again}"
         )
     return int(any([*found.values(), *found_again.values()]))
-
-
-def _png(image: NDArray[np.uint8]) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ class Workload:
         """The first `count` test images, and 5,000 for bulk requests."""
         images = read_mnist("test")[0][:5000]
         digits = DigitModel(model).predict(images)[0].tolist()
-        return cls(model, images, [_to_png(image) for image in images[:count]], digits)
+        return cls(model, images, [to_png(image) for image in images[:count]], digits)
 
 
 def measure(
@@ -130,7 +130,7 @@ def tune(contender: Contender, workload: Workload, port: int, effort: Effort) ->
     return contender.settings[int(np.argmax(medians))]
 
 
-def _to_png(image: NDArray[np.uint8]) -> bytes:
+def to_png(image: NDArray[np.uint8]) -> bytes:
     """As Pillow writes it, the library that most clients use."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")

@@ -156,9 +156,8 @@ def _blocks(source: Path, output: Path, column: str) -> list[Block]:
 
     if not source.exists():
         raise UsageError(f"{source} does not exist: expected a folder of images, or Parquet")
-    own = (
-        output.resolve()
-    )  # which may lie in the source: the labels of an earlier run are no images
+    # It may lie in the source: the labels of an earlier run are no images.
+    own = output.resolve()
     below = [path for path in source.rglob("*") if path.is_file()]
     files = sorted(p for p in below if own not in p.resolve().parents) or [source]
     tables = [path for path in files if path.suffix == ".parquet"]

@@ -46,9 +46,7 @@ def configure() -> None:
         lines.setFormatter(JsonLines())
         ours = logging.getLogger("handler")
         ours.addHandler(lines)
-        ours.propagate = (
-            False  # others' lines, and metrics, which are log records, stay as they are
-        )
+        ours.propagate = False  # what is not the handler's, metrics too, stays as it is
     if os.environ.get("ACCESS_LOG") == "info":
         access.setLevel(logging.INFO)
 

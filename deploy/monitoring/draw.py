@@ -85,6 +85,12 @@ def lines(url: str, panel: dict[str, Any], window: Window) -> list[Line]:
     return found
 
 
+def fill(url: str, window: Window) -> list[tuple[dict[str, Any], list[Line]]]:
+    """Each panel of the dashboard with its lines; raises as `lines` does."""
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    return [(panel, lines(url, panel, window)) for panel in panels]
+
+
 def _legend(template: str, labels: dict[str, str]) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda name: labels.get(name[1], ""), template)
 
@@ -167,9 +173,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dark", action="store_true")
     options = parser.parse_args(arguments)
     window = Window(time.time() - 60 * options.minutes, time.time(), options.rate)
-    panels = json.loads(DASHBOARD.read_text())["panels"]
     try:
-        filled = [(panel, lines(options.prometheus, panel, window)) for panel in panels]
+        filled = fill(options.prometheus, window)
     except requests.RequestException as error:
         print(
             f"error: expected a Prometheus at {options.prometheus}, got {type(error).__name__}: "

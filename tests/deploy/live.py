@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import math
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -126,11 +125,6 @@ class Load:
         return lambda: self._session.post(self._url + path, timeout=TIMEOUT, **body)  # type: ignore[arg-type]
 
 
-def filled(url: str, window: draw.Window) -> Iterator[tuple[dict[str, object], list[draw.Line]]]:
-    for panel in json.loads(draw.DASHBOARD.read_text())["panels"]:
-        yield panel, draw.lines(url, panel, window)
-
-
 def main() -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -149,7 +143,7 @@ def main() -> int:
             begun = time.time() + RATE  # so that no rate looks back into it
             print(f"{load.run()} requests")
             window = draw.Window(begun, time.time(), f"{RATE}s")
-            panels = [*filled(url, window)]
+            panels = draw.fill(url, window)
     for dark, path in ((False, options.light), (True, options.dark)):
         with style.theme(dark=dark):
             style.save(draw.draw(panels, window), path)

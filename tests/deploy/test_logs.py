@@ -6,7 +6,6 @@ import json
 import logging
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
-import torch
 from numpy.typing import NDArray
 
 from client.checks import ServerError, cause
@@ -23,8 +21,8 @@ from client.server import Server
 from handler import archive as archiver
 from handler.logs import JsonLines, access
 from tests.conftest import TIMEOUT, free_ports, make_home, serving
+from tests.fragile import fragile_archive
 from tests.images import b64, npy, png
-from tests.served.test_metrics import Fragile
 
 Line = dict[str, Any]
 
@@ -32,12 +30,7 @@ Line = dict[str, Any]
 @pytest.fixture(scope="module")
 def talking(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that can fail and logs each request, all of it as JSON."""
-    folder = tmp_path_factory.mktemp("talking")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.jit.*")
-        network = torch.jit.load(str(model_file)).eval()  # type: ignore[no-untyped-call]
-        torch.jit.script(Fragile(network)).save(str(folder / "mnist.pt"))  # type: ignore[no-untyped-call]
-    archive = archiver.build(folder / "mnist.pt", folder)
+    archive = fragile_archive(model_file, tmp_path_factory.mktemp("talking"))
     with ExitStack() as stack:
         with pytest.MonkeyPatch.context() as environment:
             environment.setenv("LOG_FORMAT", "json")

@@ -122,7 +122,7 @@ def test_the_picture_shows_every_query_of_the_dashboard(
     send_every_kind(server, mnist_test[0])
     assert wait_for(filled, f"sum(mnist_confidence_count) >= {began + 12}")
     window = draw.Window(time.time() - 30, time.time(), "30s")
-    panels = [(panel, draw.lines(filled, panel, window)) for panel in DASHBOARD["panels"]]
+    panels = draw.fill(filled, window)
     figure = draw.draw(panels, window)
     for axes, (panel, drawn) in zip(figure.axes, panels, strict=True):
         assert axes.get_title() == panel["title"]

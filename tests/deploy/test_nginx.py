@@ -26,8 +26,8 @@ from benchmarks.processes import Running
 from client.server import REPOSITORY, Server
 from handler.model import DigitModel
 from tests.conftest import TIMEOUT, free_ports, serving
-from tests.faults.conftest import configured, worker_of
-from tests.faults.test_overload import Answer, request_of
+from tests.faults.conftest import configured, request_of, worker_of
+from tests.faults.test_overload import Answer
 from tests.faults.test_overload import ask_at_once as ask_on_connections
 from tests.images import npy, png
 

@@ -52,6 +52,15 @@ def pytest_terminal_summary(
             terminalreporter.write_line(line)
 
 
+def request_of(body: bytes, key: str = "", header: bytes = b"") -> bytes:
+    """A whole request, as it goes over the connection, with one more header as it is."""
+    head = (
+        f"POST /predictions/mnist HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+        f"Content-Length: {len(body)}\r\n"
+    )
+    return head.encode() + (header + b"\r\n" if header else b"") + b"\r\n" + body
+
+
 def worker_of(server: Server) -> psutil.Process:
     """The one worker process of a server.
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from client.server import Server
-from tests.faults.conftest import Report, worker_of
+from tests.faults.conftest import Report, request_of, worker_of
 from tests.images import png
 
 Mnist = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -66,13 +66,9 @@ HOSTILE = [
 
 def send(server: Server, header: bytes, body: bytes) -> bytes:
     """The beginning of the answer to a request with one more header, as it is; empty: none."""
-    head = (
-        f"POST /predictions/mnist HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.key}\r\n"
-        f"Content-Length: {len(body)}\r\n"
-    )
     with socket.create_connection(("127.0.0.1", server.port or 0), timeout=3) as opened:
         try:
-            opened.sendall(head.encode() + header + b"\r\n\r\n" + body)
+            opened.sendall(request_of(body, server.key, header))
             return opened.recv(100_000)
         except (TimeoutError, ConnectionResetError, BrokenPipeError):
             return b""  # TorchServe waits for the body that was announced, or hangs up

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from client.server import Server
 from tests.conftest import TIMEOUT
-from tests.faults.conftest import Report, configured, worker_of
+from tests.faults.conftest import Report, configured, request_of, worker_of
 from tests.images import npy
 
 Mnist = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -94,15 +94,6 @@ async def connect(port: int) -> Connection:
     _, connection = await loop.create_connection(Connection, "127.0.0.1", port)
     connection._answer = loop.create_future()
     return connection
-
-
-def request_of(body: bytes, key: str = "") -> bytes:
-    """A whole request, as it goes over the connection."""
-    head = (
-        f"POST /predictions/mnist HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
 
 
 async def ask_at_once(port: int, request: bytes, count: int) -> list[Answer]:

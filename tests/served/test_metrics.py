@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,42 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
-import torch
 import yaml
 from numpy.typing import NDArray
 
 from client.server import REPOSITORY, Server
-from handler import archive as archiver
 from handler.metrics import BOUNDS, LABEL_NAMES
 from handler.model import DigitModel
 from handler.preprocessing import prepare_image
 from tests.conftest import TIMEOUT, serving
+from tests.fragile import fragile_archive
 from tests.metrics import PHOTO, Series, npy, read, read_until, send_every_kind
-
-
-class Fragile(torch.nn.Module):
-    """The model, but for images whose first pixel is not black: these raise."""
-
-    def __init__(self, network: torch.nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        if bool((images[:, 0, 0, 0] > 0).any()):
-            raise RuntimeError("broken on purpose")
-        logits: torch.Tensor = self.network(images)
-        return logits
 
 
 @pytest.fixture(scope="module")
 def fragile_server(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server of its own, so that no other test's requests are counted, and one that can fail."""
-    folder = tmp_path_factory.mktemp("fragile")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.jit.*")
-        network = torch.jit.load(str(model_file)).eval()  # type: ignore[no-untyped-call]
-        torch.jit.script(Fragile(network)).save(str(folder / "mnist.pt"))
-    with serving(archiver.build(folder / "mnist.pt", folder)) as running:
+    with serving(fragile_archive(model_file, tmp_path_factory.mktemp("fragile"))) as running:
         yield running
 
 
