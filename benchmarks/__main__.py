@@ -73,6 +73,7 @@ def run(options: argparse.Namespace) -> Results:
     facts = machine() | {
         "rounds": options.rounds,
         "seconds": effort.seconds,
+        "warm_up": effort.warm_up,
         "memory": memory.kind(),
         "settings": {plan.model: plan.settings for plan in plans},
     }

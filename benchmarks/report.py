@@ -20,7 +20,8 @@ def markdown(results: Results) -> str:
         + ", ".join(f"{name} {version}" for name, version in facts["packages"].items())
         + ".",
         f"Medians of {facts['rounds']} rounds that visit the servers in turn, one alive at a "
-        f"time; {facts['seconds']:g} s a load from `wrk -t1` on the same machine, 28×28 PNGs. "
+        f"time; {facts['warm_up']:g} s of load before anything counts, then "
+        f"{facts['seconds']:g} s a load from `wrk -t1` on the same machine, 28×28 PNGs. "
         "In brackets: the lowest and the highest round. Every server has given the model's "
         "own digits before it was timed.",
     ]

@@ -18,6 +18,7 @@ FACTS = {
     "packages": {"torch": "2.9"},
     "rounds": 3,
     "seconds": 5.0,
+    "warm_up": 10.0,
     "memory": "PSS",
     "settings": {"cnn": {"project": {}, "mosec": {"BENCH_BATCH": "64"}}},
 }
