@@ -152,6 +152,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.output.suffix != ".pt":
         parser.error(f"--output: expected a file name that ends in .pt, got {arguments.output}")
+    if (arguments.arch, arguments.preset) not in RECIPES:
+        parser.error(f"--preset: the {arguments.arch} has no preset {arguments.preset}")
     if arguments.batch_size is not None and arguments.batch_size > 10_000:
         parser.error(f"--batch-size: expected at most 10000, got {arguments.batch_size}")
     try:  # now, not after minutes of training

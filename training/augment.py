@@ -22,12 +22,12 @@ ENLARGE = F.interpolate(torch.eye(COARSE)[None, None], size=(28, COARSE), mode="
 class Strength:
     """The ranges drawn from; lengths in pixels of the 28×28 image."""
 
-    rotation: float = 0.16  # radians, ± uniform
-    slant: float = 0.2  # horizontal shear per unit of height, ± uniform
-    scale: float = 0.1  # log of the size, ± uniform
-    aspect: float = 0.1  # log of width over height, ± uniform
+    rotation: float = 0.2  # radians, ± uniform
+    slant: float = 0.25  # horizontal shear per unit of height, ± uniform
+    scale: float = 0.12  # log of the size, ± uniform
+    aspect: float = 0.12  # log of width over height, ± uniform
     shift: float = 1.5  # pixels, ± uniform: a normalised digit sits near the centre
-    elastic: float = 0.36  # pixels, standard deviation of the displacement's control points
+    elastic: float = 0.45  # pixels, standard deviation of the displacement's control points
     stroke: float = 0.2  # how far towards one pixel thicker or thinner
     blur: float = 0.3  # how far towards the mean of 3×3 pixels
     ink: float = 0.1  # share of the contrast that may be missing

@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812  (PyTorch's own convention)
 from training.augment import Strength, augment
 from training.models import Classifier
 from training.recipes import Recipe
+from training.teacher import FAST_BFLOAT16
 
 
 class Replica:
@@ -21,11 +22,19 @@ class Replica:
     does not depend on when the others run, and they can run at the same time.
     """
 
-    def __init__(self, model: Classifier, recipe: Recipe, number: int) -> None:
-        """Copy the network; `number`, 1 or above, tells this replica's random numbers apart."""
+    def __init__(
+        self, model: Classifier, recipe: Recipe, number: int, teacher: nn.Module | None = None
+    ) -> None:
+        """Copy the network.
+
+        Args:
+            number: 1 or above, tells this replica's random numbers apart.
+            teacher: whose answers to learn from, in eval mode; all replicas may share it.
+        """
         self.model = copy.deepcopy(model).train()
         self._parameters = list(self.model.parameters())
         self._recipe = recipe
+        self._teacher = teacher
         self._generator = torch.Generator().manual_seed(recipe.seed + (number << 32))
 
     @property
@@ -56,19 +65,35 @@ class Replica:
                 own.copy_(weight)
         if strength is not None:
             images = augment(images, strength, self._generator)
-        loss, logits = self._differentiate(images, labels)
+        targets = self._targets(images, labels)
+        loss, logits = self._differentiate(images, targets)
         if self._recipe.sharpness:
             self._climb(self._recipe.sharpness)
-            self._differentiate(images, labels)
+            self._differentiate(images, targets)
         return float(loss), int((logits.argmax(1) == labels).sum())
 
+    @torch.no_grad()
+    def _targets(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """The probabilities to learn, float32 [N, 10]: the teacher's, or the smoothed labels."""
+        if self._teacher is None:
+            smoothing = self._recipe.label_smoothing
+            return F.one_hot(labels, 10) * (1 - smoothing) + smoothing / 10
+        with torch.autocast("cpu", torch.bfloat16, enabled=FAST_BFLOAT16):
+            logits: torch.Tensor = self._teacher(images)
+        return F.softmax(logits.float() / self._recipe.distillation, 1)
+
     def _differentiate(
-        self, images: torch.Tensor, labels: torch.Tensor
+        self, images: torch.Tensor, targets: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Put the loss's gradients into the parameters; return the loss and the logits."""
+        """Put the loss's gradients into the parameters; return the loss and the logits.
+
+        A teacher's answers are learnt at its temperature, whose 1/T in the gradients is made good
+        here: Hinton, Vinyals & Dean, 2015 (https://arxiv.org/abs/1503.02531).
+        """
         self.model.zero_grad()
         logits = self.model(images)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self._recipe.label_smoothing)
+        temperature = self._recipe.distillation or 1.0
+        loss = temperature * F.cross_entropy(logits / temperature, targets)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach(), logits.detach()
 

@@ -4,6 +4,7 @@ of the weights."""
 from __future__ import annotations
 
 import copy
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from training import teacher
 from training.augment import Strength
 from training.models import ARCHITECTURES, Classifier
 from training.recipes import Recipe
@@ -43,12 +45,16 @@ def train(
     Returns:
         The network with its averaged weights, and a dictionary for each epoch: `loss` and
         `train_accuracy` (means over the augmented images, while learning), `test_accuracy`.
+
+    Raises:
+        DataError: the recipe wants a teacher, and its file is missing or another network's.
     """
+    example = teacher.load() if recipe.distillation else None
     torch.manual_seed(recipe.seed)  # initial weights and dropout
     generator = torch.Generator().manual_seed(recipe.seed)  # order
     model = ARCHITECTURES[recipe.arch]()
     average = copy.deepcopy(model).eval()
-    replicas = [Replica(model, recipe, number) for number in range(1, recipe.shards + 1)]
+    replicas = [Replica(model, recipe, number, example) for number in range(1, recipe.shards + 1)]
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(
         parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
@@ -102,7 +108,8 @@ def _average_gradients(parameters: Sequence[nn.Parameter], replicas: Sequence[Re
     """Give each parameter the mean of the replicas' gradients."""
     gradients = (replica.gradients for replica in replicas)
     for parameter, *found in zip(parameters, *gradients, strict=True):
-        parameter.grad = torch.stack(found).mean(0)
+        # In the memory layout of the parameter, on which the fused optimizer relies unchecked.
+        parameter.grad = functools.reduce(torch.add, found) / len(found)
 
 
 def _strength(recipe: Recipe, epoch: int) -> Strength | None:

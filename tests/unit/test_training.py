@@ -1,4 +1,4 @@
-"""Both networks train, calibrate, export and are recorded; the same seed gives the same bytes."""
+"""All networks train, calibrate, export and are recorded; the same seed gives the same bytes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch.nn import functional as F  # noqa: N812
 
 from handler.preprocessing import to_tensor
 from training import __main__ as cli
-from training import cost, export, summary
+from training import cost, export, summary, teacher
 from training.augment import Strength, augment
 from training.calibrate import find_temperature, fold_temperature
-from training.data import read_mnist
+from training.data import DataError, read_mnist
 from training.models import ARCHITECTURES, CNN
 from training.recipes import RECIPES, Recipe
 from training.replica import Replica
@@ -26,6 +26,7 @@ from training.train import predict, train
 SHORT = {
     "cnn": dataclasses.replace(RECIPES["cnn", "fast"], epochs=1),
     "mlp": dataclasses.replace(RECIPES["mlp", "fast"], epochs=1),
+    "teacher": dataclasses.replace(RECIPES["teacher", "default"], epochs=1),
 }
 
 
@@ -76,10 +77,38 @@ def test_shards_have_the_gradients_of_the_whole_batch(
         assert torch.allclose(torch.stack(found).mean(0), want, atol=1e-5)
 
 
-def test_training_learns(digits: tuple[torch.Tensor, torch.Tensor]) -> None:
-    recipe = dataclasses.replace(RECIPES["cnn", "fast"], epochs=6, batch_size=50)
+@pytest.mark.parametrize("arch", ["cnn", "teacher"])
+def test_training_learns(arch: str, digits: tuple[torch.Tensor, torch.Tensor]) -> None:
+    recipe = dataclasses.replace(RECIPES["cnn", "fast"], arch=arch, epochs=6, batch_size=50)
     model = _train(recipe, digits)
     assert (predict(model, digits[0]).argmax(1) == digits[1].numpy()).mean() > 0.95
+
+
+def test_a_distilled_network_learns_from_the_teacher_alone(
+    digits: tuple[torch.Tensor, torch.Tensor],
+) -> None:
+    recipe = dataclasses.replace(RECIPES["cnn", "default"], epochs=6, batch_size=50)
+    wrong = (digits[0], (digits[1] + 1) % 10)
+    model = _train(recipe, wrong)
+    assert (predict(model, digits[0]).argmax(1) == digits[1].numpy()).mean() > 0.95
+
+
+def test_the_teacher_is_the_one_that_was_recorded() -> None:
+    record = json.loads(teacher.PATH.with_suffix(".json").read_text())
+    assert export.weights_sha256(teacher.load()) == record["weights_sha256"]
+    images, labels = read_mnist("test")
+    digits = predict(teacher.load(), to_tensor(images)).argmax(1)
+    assert (digits == labels).sum() == round(10_000 * record["test_accuracy"])
+
+
+def test_a_teacher_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "teacher.pt"
+    monkeypatch.setattr(teacher, "PATH", path)
+    with pytest.raises(DataError, match=r"teacher\.pt: expected the teacher .* No such file"):
+        teacher.load()
+    path.write_bytes(export.to_bytes(CNN()))
+    with pytest.raises(DataError, match=r"teacher\.pt: expected the teacher"):
+        teacher.load()
 
 
 @pytest.mark.parametrize("arch", sorted(ARCHITECTURES))
@@ -226,6 +255,7 @@ def test_interrupted_training_leaves_the_last_good_file(
         (["--output", "mnist.json"], "expected a file name that ends in .pt"),
         (["--output", "/dev/null/mnist.pt"], "--output"),
         (["--arch", "resnet"], "invalid choice"),
+        (["--arch", "teacher", "--preset", "fast"], "the teacher has no preset fast"),
     ],
 )
 def test_wrong_arguments_fail_before_training(
@@ -256,9 +286,10 @@ def test_summary_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_cost_is_measured_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = []
-    for arch, build in ARCHITECTURES.items():
+    for arch in ("cnn", "mlp"):
         paths.append(str(tmp_path / f"{arch}.pt"))
-        Path(paths[-1]).write_bytes(export.to_bytes(export.fold_batch_norm(build())))
+        network = export.fold_batch_norm(ARCHITECTURES[arch]())
+        Path(paths[-1]).write_bytes(export.to_bytes(network))
     cnn, mlp = cost.seconds_per_image([Path(path).read_bytes() for path in paths], rounds=3)
     assert 0 < mlp < cnn
     assert cost.main(paths) == 0
