@@ -95,9 +95,10 @@ def test_a_distilled_network_learns_from_the_teacher_alone(
 
 def test_the_teacher_is_the_one_that_was_recorded() -> None:
     record = json.loads(teacher.PATH.with_suffix(".json").read_text())
-    assert export.weights_sha256(teacher.load()) == record["weights_sha256"]
+    model = teacher.load()
+    assert export.weights_sha256(model) == record["weights_sha256"]
     images, labels = read_mnist("test")
-    digits = predict(teacher.load(), to_tensor(images)).argmax(1)
+    digits = predict(model, to_tensor(images)).argmax(1)
     assert (digits == labels).sum() == round(10_000 * record["test_accuracy"])
 
 
