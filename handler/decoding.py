@@ -41,8 +41,9 @@ REDUCED_SIDE = 2048
 
 # Two kilobytes of WebP can unfold to 64 megapixels, which take seconds, and a request may hold
 # thousands. The images of one batch share this time: after the first, large ones are refused,
-# after the second all but the plainest. So the worker answers long before it would be replaced.
-LARGE_SECONDS, ALL_SECONDS = 5.0, 15.0
+# after the second all but the plainest. So the worker answers long before it would be replaced,
+# even where two batches wait for it.
+LARGE_SECONDS, ALL_SECONDS = 4.0, 10.0
 LARGE_PIXELS = 500_000
 _started: ContextVar[float] = ContextVar("_started", default=math.inf)
 

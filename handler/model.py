@@ -140,6 +140,19 @@ def _freeze(network: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
         return frozen
 
 
+_SILU = """
+graph(%x):
+  %y = aten::silu(%x)
+  return (%y)
+"""
+_SIGMOID = """
+graph(%x):
+  %s = aten::sigmoid(%x)
+  %y = aten::mul(%x, %s)
+  return (%y)
+"""
+
+
 def _optimise(network: torch.jit.ScriptModule, device: torch.device) -> torch.jit.ScriptModule:
     """A frozen network, in place, in oneDNN's layouts.
 
@@ -149,6 +162,8 @@ def _optimise(network: torch.jit.ScriptModule, device: torch.device) -> torch.ji
         return network
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.*")
+        # oneDNN has no SiLU; for each, the pixels would leave its layouts and come back.
+        torch._C._jit_pass_custom_pattern_based_rewrite_graph(_SILU, _SIGMOID, network.graph)
         optimised: torch.jit.ScriptModule = torch.jit.optimize_for_inference(network)
         return optimised
 

@@ -5,13 +5,9 @@ them, builds four layers of dictionaries, and writes the answers value by value.
 that is half of the worker's time. Here a batch is parsed from memory straight into `Request`s,
 and its `Answer`s are written straight into the reply.
 
-This stands in for two private functions of the running process, never for the installed files,
-and only in the version whose protocol it knows. In any other the worker goes on with TorchServe's
-own, through `MnistHandler.handle`, and says so in its log.
+The protocol of version 0.12; integers are 4 bytes, big endian, and -1 ends a list:
 
-The protocol; integers are 4 bytes, big endian, and -1 ends a list:
-
-    batch   = request* -1
+    batch   = "I" request* -1
     request = bytes(id) header* -1 field* -1      header = bytes(name) bytes(value)
     bytes   = length, so many bytes               field  = bytes(name) bytes(type) bytes(value)
 
@@ -21,36 +17,38 @@ The protocol; integers are 4 bytes, big endian, and -1 ends a list:
 
 from __future__ import annotations
 
-import logging
 import socket
 import struct
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import TypeAlias
 
 from handler.protocols import Answer, Request
 
-logger = logging.getLogger(__name__)
-
-KNOWN_VERSION = "0.12.0"
 Batch: TypeAlias = "list[tuple[bytes, Request]]"
-Respond: TypeAlias = Callable[[Sequence[Request]], Sequence[Answer]]
 
 _CHUNK = 1 << 18  # bytes asked of the socket at once
 _integer = struct.Struct("!i").unpack_from
 _pack = struct.Struct("!i").pack
+_PREDICT = b"I"
 _HEAD = _pack(200) + _pack(len(b"Prediction success")) + b"Prediction success"
 _END = _pack(-1)
 
 
 def read_batch(connection: socket.socket) -> Batch:
-    """Read one batch, whose command byte has been read: the id of each request, and the request.
+    """Read one batch: the id of each request, and the request.
 
     Reads ahead, but never past the batch: the front end sends the next one after the reply.
+
+    Raises:
+        EOFError: the front end has closed the connection.
+        ValueError: what came is no batch.
     """
-    buffer = bytearray(connection.recv(_CHUNK))
+    buffer = _receive(connection, b"", 1)
+    if buffer[:1] != _PREDICT:
+        raise ValueError(f"expected the command {_PREDICT!r} from TorchServe, got {buffer[:1]!r}")
     batch: Batch = []
-    at = start = 0
+    at = start = 1
     while True:
         try:
             # Every value is followed by an integer, so that one cut short is noticed there.
@@ -58,18 +56,12 @@ def read_batch(connection: socket.socket) -> Batch:
             at += 4
             if length < 0:
                 return batch
-            request_id = bytes(buffer[at : at + length])
+            request_id = buffer[at : at + length]
             at += length
-            headers: dict[str, Any] = {}
-            (length,) = _integer(buffer, at)
-            while length >= 0:
-                at += 4 + length
-                name = buffer[at - length : at].decode()
-                (length,) = _integer(buffer, at)
-                at += 4 + length
-                headers[name] = buffer[at - length : at].decode()
-                (length,) = _integer(buffer, at)
-            at += 4
+            # Neither a length nor UTF-8 holds four of these bytes in a row.
+            end = buffer.find(_END, at)
+            headers = _parse_headers(buffer[at:end]) if end >= 0 else {}
+            at = end + 4 if end >= 0 else len(buffer)
             fields = {}
             (length,) = _integer(buffer, at)
             while length >= 0:
@@ -83,29 +75,53 @@ def read_batch(connection: socket.socket) -> Batch:
                 (length,) = _integer(buffer, at)
             at += 4
         except struct.error:
-            _receive(connection, buffer, at + 4 - len(buffer))
-            at = start
+            # From the request on that is not all there yet.
+            buffer = _receive(connection, buffer[start:], at + 4 - len(buffer))
+            at = start = 0
         else:
             batch.append((request_id, Request(fields, headers, request_id.decode())))
             start = at
 
 
-def _receive(connection: socket.socket, buffer: bytearray, missing: int) -> None:
-    """Append at least `missing` bytes to the buffer; the process ends where no more can come."""
+@lru_cache(256)
+def _parse_headers(block: bytes) -> Mapping[str, str]:
+    """Header names and values; clients send the same ones again and again."""
+    values = []
+    at = 0
+    while at < len(block):
+        (length,) = _integer(block, at)
+        at += 4 + length
+        values.append(block[at - length : at].decode())
+    return dict(zip(values[::2], values[1::2], strict=True))
+
+
+def _receive(connection: socket.socket, buffer: bytes, missing: int) -> bytes:
+    """The buffer and at least `missing` more bytes.
+
+    Raises:
+        EOFError: they cannot come any more.
+    """
+    parts = [buffer]
     while missing > 0:
         part = connection.recv(max(missing, _CHUNK))
         if not part:
-            logger.info("Frontend disconnected.")
-            sys.exit(0)
-        buffer += part
+            raise EOFError
+        parts.append(part)
         missing -= len(part)
+    return b"".join(parts)
 
 
 def write_answers(batch: Batch, answers: Sequence[Answer]) -> bytes:
     """The reply to a batch."""
     parts = [_HEAD]
     for (request_id, request), answer in zip(batch, answers, strict=True):
-        parts += (_pack(len(request_id)), request_id, _encode(answer, headers_of(request, answer)))
+        headers = headers_of(request, answer)
+        parts += (
+            *(_pack(len(request_id)), request_id),
+            _encode_head(answer.content_type, answer.status, len(headers)),
+            _encode_headers(headers) if headers else b"",
+            *(_pack(len(answer.body)), answer.body),
+        )
     parts.append(_END)
     return b"".join(parts)
 
@@ -119,31 +135,13 @@ def headers_of(request: Request, answer: Answer) -> Mapping[str, str]:
     return {**answer.headers, "ts_stream_next": "false"} if request.is_grpc else answer.headers
 
 
-def _encode(answer: Answer, headers: Mapping[str, str]) -> bytes:
-    kind = answer.content_type.encode()
+@lru_cache
+def _encode_head(content_type: str, status: int, headers: int) -> bytes:
     # No phrase: TorchServe would put it into the status line as it is.
-    middle = struct.pack("!iii", answer.status, 0, len(headers))
-    packed = b"".join(
-        _pack(len(text)) + text
-        for header in headers.items()
-        for text in (header[0].encode(), header[1].encode())
-    )
-    return b"".join((_pack(len(kind)), kind, middle, packed, _pack(len(answer.body)), answer.body))
+    kind = content_type.encode()
+    return _pack(len(kind)) + kind + struct.pack("!iii", status, 0, headers)
 
 
-def install(respond: Respond) -> bool:
-    """Let this worker read and write its batches here; whether it does."""
-    import ts  # noqa: PLC0415
-    from ts.protocol import otf_message_handler as protocol  # noqa: PLC0415
-    from ts.service import Service  # noqa: PLC0415
-
-    if ts.__version__ != KNOWN_VERSION:
-        logger.warning("TorchServe %s speaks to its worker itself: slower", ts.__version__)
-        return False
-
-    def predict(_: Service, batch: Batch) -> bytes:
-        return write_answers(batch, respond([request for _, request in batch]))
-
-    protocol._retrieve_inference_msg = read_batch
-    Service.predict = predict
-    return True
+def _encode_headers(headers: Mapping[str, str]) -> bytes:
+    texts = [text.encode() for header in headers.items() for text in header]
+    return b"".join(_pack(len(text)) + text for text in texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,11 +63,14 @@ def request_of(body: bytes, key: str = "", header: bytes = b"") -> bytes:
 
 
 def worker_of(server: Server) -> psutil.Process:
-    """The one worker process of a server.
+    """The one process that serves for all workers of a server, once they have met.
 
     Raises:
-        ValueError: there is none at this moment, or more than one.
+        ValueError: there is none, or there stays more than one.
     """
+    deadline = time.monotonic() + 30
+    while len(workers_of(server)) != 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
     (worker,) = workers_of(server)
     return worker
 

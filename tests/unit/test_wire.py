@@ -8,7 +8,6 @@ import threading
 from typing import Any
 
 import pytest
-import ts
 from ts.context import Context, RequestProcessor
 from ts.protocol import otf_message_handler as own
 
@@ -29,7 +28,7 @@ def packed(value: bytes | str) -> bytes:
 
 
 def message() -> bytes:
-    """A batch as TorchServe's front end writes it, behind its command byte."""
+    """A batch as TorchServe's front end writes it."""
     end = struct.pack("!i", -1)
     parts = []
     for request_id, headers, fields in REQUESTS:
@@ -38,7 +37,7 @@ def message() -> bytes:
         parts.append(end)
         parts += [packed(n) + packed(kind) + packed(value) for n, (kind, value) in fields.items()]
         parts.append(end)
-    return b"".join([*parts, end])
+    return b"".join([b"I", *parts, end])
 
 
 def sent(content: bytes, pieces: int, read: Any) -> Any:
@@ -62,7 +61,7 @@ def sent(content: bytes, pieces: int, read: Any) -> Any:
 def test_reads_what_torchserve_reads(pieces: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TS_DECODE_INPUT_REQUEST", "false")
     batch = sent(message(), pieces, wire.read_batch)
-    expected = sent(message(), 1, own._retrieve_inference_msg)
+    _, expected = sent(message(), 1, own.retrieve_msg)
     assert len(batch) == len(expected) == len(REQUESTS)
     for (request_id, request), theirs in zip(batch, expected, strict=True):
         assert request_id == theirs["requestId"]
@@ -125,19 +124,22 @@ def meaning(reply: bytes) -> list[Any]:
     return found
 
 
-def test_the_process_ends_with_its_front_end() -> None:
+@pytest.mark.parametrize("length", [0, 1, 100])
+def test_notices_that_the_front_end_has_gone(length: int) -> None:
     ours, theirs = socket.socketpair()
-    theirs.sendall(message()[:100])
+    theirs.sendall(message()[:length])
     theirs.close()
-    with ours, pytest.raises(SystemExit):
+    with ours, pytest.raises(EOFError):
         wire.read_batch(ours)
 
 
-def test_an_unknown_version_keeps_its_own_protocol(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    before = own._retrieve_inference_msg
-    monkeypatch.setattr(ts, "__version__", "0.13.0")
-    assert not wire.install(lambda requests: [Answer(200, b"7") for _ in requests])
-    assert own._retrieve_inference_msg is before
-    assert "0.13.0" in caplog.text
+def test_reads_values_full_of_what_ends_a_list() -> None:
+    """Lengths of 255 and 65,535, and a body of nothing but -1."""
+    end = struct.pack("!i", -1)
+    headers = {"a": "x" * 255, "b" * 255: "", "c": "ÿ" * 32768 + "y"}
+    body = end * 3000
+    content = b"I" + packed("id")
+    content += b"".join(packed(text) for header in headers.items() for text in header) + end
+    content += packed("body") + packed("") + packed(body) + end + end
+    ((request_id, request),) = sent(content, 50, wire.read_batch)
+    assert (request_id, request.headers, request.fields) == (b"id", headers, {"body": body})
