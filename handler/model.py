@@ -23,7 +23,7 @@ from handler.preprocessing import to_tensor
 LABELS: tuple[int | str, ...] = tuple(range(10))
 """What an answer calls class 0, 1, …: to serve another model, put its class names here."""
 
-CHUNK = 512
+CHUNK = 256
 """Images per call of the network: larger bulk requests are cut, so that activations stay cached."""
 
 SHARE = 128
