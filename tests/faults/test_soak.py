@@ -104,7 +104,7 @@ def test_nothing_grows_under_full_load(
         f"one checked request a sample: {first:.1f} ms in the first half, {last:.1f} in the last"
     )
     for process in processes:
-        name = "front end" if process.pid == server.pid else "worker"
+        name = "front end" if process.pid == server.pid else process.name()
         sizes, opened = memory[process.pid], files[process.pid]
         report(
             f"{name}: {min(sizes) / 1e6:.0f} to {max(sizes) / 1e6:.0f} MB of RSS, "
