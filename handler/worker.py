@@ -16,6 +16,7 @@ loop, through `MnistHandler.handle`, and says so in its log.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -23,6 +24,7 @@ import selectors
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NoReturn, TypeAlias
@@ -79,16 +81,29 @@ def meet(model_dir: str, number: int) -> tuple[socket.socket | None, socket.sock
     # A name outside the file system: it is free again when the process that took it has ended.
     name = f"\0mnist {hashlib.sha256(pair.encode()).hexdigest()}"
     meeting = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    try:
-        meeting.bind(name)
-    except OSError:  # taken
-        meeting.connect(name)
+    while not _bind(meeting, name):
+        try:
+            meeting.connect(name)
+        except ConnectionRefusedError:  # it is about to listen, or has just ended
+            time.sleep(0.01)
+            continue
         if not _same_user(meeting):
             meeting.close()
-            raise PermissionError("another user holds the name of this worker's partner") from None
+            raise PermissionError("another user holds the name of this worker's partner")
         return meeting, None
     meeting.listen()
     return None, meeting
+
+
+def _bind(meeting: socket.socket, name: str) -> bool:
+    """Take the name, unless another process has it."""
+    try:
+        meeting.bind(name)
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        return False
+    return True
 
 
 def hand_over(partner: socket.socket, connection: socket.socket) -> NoReturn:
@@ -142,14 +157,14 @@ class Worker:
         self._watch(connection, partial(self._answer, end))
 
     def _answer(self, end: Callable[[], None], connection: socket.socket) -> None:
-        """Answer the batch that has begun to arrive, or call `end` where none will any more."""
+        """Answer the batch that has begun to arrive, or call `end` where the front end has gone."""
         try:
             batch = read_batch(connection)
-        except EOFError:
+            answers = self._respond([request for _, request in batch])
+            connection.sendall(write_answers(batch, answers))
+        except (EOFError, ConnectionError):
             logger.info("Frontend disconnected.")
             end()
-            return
-        connection.sendall(write_answers(batch, self._respond([request for _, request in batch])))
 
 
 def _same_user(connection: socket.socket) -> bool:

@@ -148,6 +148,35 @@ def test_the_process_ends_with_its_own_connection(
     assert not thread.is_alive()
 
 
+def test_a_front_end_that_gives_up_a_partner_disturbs_nobody(
+    serving: tuple[socket.socket, threading.Thread], tmp_path: Path
+) -> None:
+    """As where the answer took longer than `responseTimeout`: nobody reads it."""
+    first, _ = serving
+    second, process = start_partner(tmp_path)
+    with second:
+        second.sendall(batch(b"a", b"b"))
+    assert process.wait(PATIENCE) == 0
+    ask(first, b"c")
+
+
+def test_a_partner_waits_for_one_that_does_not_listen_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listen = socket.socket.listen
+    monkeypatch.setattr(socket.socket, "listen", lambda _: None)
+    _, meeting = worker.meet(str(tmp_path), 9000)
+    assert meeting is not None
+    later = threading.Timer(0.1, listen, [meeting])
+    later.start()
+    partner, other = worker.meet(str(tmp_path), 9001)
+    later.join()
+    assert other is None
+    assert partner is not None
+    partner.close()
+    meeting.close()
+
+
 def test_a_partner_that_ends_early_holds_nobody(
     serving: tuple[socket.socket, threading.Thread], tmp_path: Path
 ) -> None:
