@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -253,6 +254,7 @@ def test_a_lost_server_is_told_and_comes_back(browser: Any, archive: Path) -> No
     finally:
         context.close()
         server.stop()
+        shutil.rmtree(home)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

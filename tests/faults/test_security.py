@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -228,13 +229,16 @@ def test_it_serves_on_a_read_only_file_system(archive: Path) -> None:
         """
     command = ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, "-c", code]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        [*command, str(home), port],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    try:
+        done = subprocess.run(
+            [*command, str(home), port],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+    finally:
+        shutil.rmtree(home)
     assert done.stderr == ""
     assert done.stdout.strip() == "2 1"  # two workers, one answer
