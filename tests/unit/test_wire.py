@@ -13,31 +13,14 @@ from ts.protocol import otf_message_handler as own
 
 from handler import wire
 from handler.protocols import Answer, Request
+from tests.front_end import END, Written, message
 
-REQUESTS: list[tuple[str, dict[str, str], dict[str, tuple[str, bytes]]]] = [
+REQUESTS: list[Written] = [
     ("5a0c", {"url_path": "", "explain": "False"}, {"body": ("image/png", b"\x89PNG" * 60)}),
     ("e9d0", {}, {"data": ("", b""), "naïve": ("text/plain", b"\x00\xff")}),
     ("00ff", {"Xx": "Ã¼"}, {}),
     ("bulk", {"a": "b"}, {"body": ("application/octet-stream", bytes(range(256)) * 5000)}),
 ]
-
-
-def packed(value: bytes | str) -> bytes:
-    value = value.encode() if isinstance(value, str) else value
-    return struct.pack("!i", len(value)) + value
-
-
-def message() -> bytes:
-    """A batch as TorchServe's front end writes it."""
-    end = struct.pack("!i", -1)
-    parts = []
-    for request_id, headers, fields in REQUESTS:
-        parts.append(packed(request_id))
-        parts += [packed(name) + packed(value) for name, value in headers.items()]
-        parts.append(end)
-        parts += [packed(n) + packed(kind) + packed(value) for n, (kind, value) in fields.items()]
-        parts.append(end)
-    return b"".join([b"I", *parts, end])
 
 
 def sent(content: bytes, pieces: int, read: Any) -> Any:
@@ -60,8 +43,8 @@ def sent(content: bytes, pieces: int, read: Any) -> Any:
 @pytest.mark.parametrize("pieces", [1, 2, 7, 1000])
 def test_reads_what_torchserve_reads(pieces: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TS_DECODE_INPUT_REQUEST", "false")
-    batch = sent(message(), pieces, wire.read_batch)
-    _, expected = sent(message(), 1, own.retrieve_msg)
+    batch = sent(message(REQUESTS), pieces, wire.read_batch)
+    _, expected = sent(message(REQUESTS), 1, own.retrieve_msg)
     assert len(batch) == len(expected) == len(REQUESTS)
     for (request_id, request), theirs in zip(batch, expected, strict=True):
         assert request_id == theirs["requestId"]
@@ -127,7 +110,7 @@ def meaning(reply: bytes) -> list[Any]:
 @pytest.mark.parametrize("length", [0, 1, 100])
 def test_notices_that_the_front_end_has_gone(length: int) -> None:
     ours, theirs = socket.socketpair()
-    theirs.sendall(message()[:length])
+    theirs.sendall(message(REQUESTS)[:length])
     theirs.close()
     with ours, pytest.raises(EOFError):
         wire.read_batch(ours)
@@ -135,11 +118,8 @@ def test_notices_that_the_front_end_has_gone(length: int) -> None:
 
 def test_reads_values_full_of_what_ends_a_list() -> None:
     """Lengths of 255 and 65,535, and a body of nothing but -1."""
-    end = struct.pack("!i", -1)
     headers = {"a": "x" * 255, "b" * 255: "", "c": "ÿ" * 32768 + "y"}
-    body = end * 3000
-    content = b"I" + packed("id")
-    content += b"".join(packed(text) for header in headers.items() for text in header) + end
-    content += packed("body") + packed("") + packed(body) + end + end
+    body = END * 3000
+    content = message([("id", headers, {"body": ("", body)})])
     ((request_id, request),) = sent(content, 50, wire.read_batch)
     assert (request_id, request.headers, request.fields) == (b"id", headers, {"body": body})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from ts.service import Service
 
 from handler import worker
 from handler.protocols import Answer, Request
+from tests.front_end import END, message, packed
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers pair up on Linux alone")
 PATIENCE = 20.0  # seconds
@@ -32,17 +32,9 @@ worker.hand_over(partner, socket.socket(fileno=int(sys.argv[2])))
 """
 
 
-def packed(value: bytes) -> bytes:
-    return struct.pack("!i", len(value)) + value
-
-
 def batch(*bodies: bytes) -> bytes:
     """Requests as the front end sends them, each with its body as its id."""
-    end = struct.pack("!i", -1)
-    requests = [
-        packed(body) + end + packed(b"body") + packed(b"") + packed(body) + end for body in bodies
-    ]
-    return b"".join([b"I", *requests, end])
+    return message([(body.decode(), {}, {"body": ("", body)}) for body in bodies])
 
 
 def echo(requests: Sequence[Request]) -> list[Answer]:
@@ -53,7 +45,7 @@ def ask(front_end: socket.socket, *bodies: bytes) -> None:
     """Send a batch, and see that it is answered whole, and in its order."""
     front_end.sendall(batch(*bodies))
     reply = b""
-    while not reply.endswith(packed(bodies[-1].upper()) + struct.pack("!i", -1)):
+    while not reply.endswith(packed(bodies[-1].upper()) + END):
         part = front_end.recv(1 << 16)
         assert part, "the worker has closed the connection"
         reply += part
@@ -126,7 +118,7 @@ def test_one_process_answers_for_both(
         second.sendall(whole[:9])
         second.sendall(whole[9:])
         ask(first, b"f")
-        assert second.recv(1 << 16).endswith(packed(b"SLOW") + struct.pack("!i", -1))
+        assert second.recv(1 << 16).endswith(packed(b"SLOW") + END)
         assert becomes_cat(process.pid)
     assert process.wait(PATIENCE) == 0  # with its connection
     ask(first, b"g")
@@ -235,7 +227,7 @@ def test_where_there_is_no_linux_each_serves_alone(
 def test_what_is_no_batch_ends_the_worker() -> None:
     front_end, ours = connection()
     with front_end, ours:
-        front_end.sendall(b"L" + struct.pack("!i", -1))
+        front_end.sendall(b"L" + END)
         with pytest.raises(ValueError, match="expected the command b'I'"):
             worker.Worker(None, echo).serve(ours)
 
