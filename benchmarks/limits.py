@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from handler.model import DigitModel
+from handler.model import DigitModel, freeze, optimise
 from handler.preprocessing import prepare_image, to_tensor
 
 BATCHES = (64, 128, 256, 1000)
@@ -41,9 +41,9 @@ def measure(
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.filterwarnings("ignore", message=r"[\s\S]*torch\.jit")
         network = torch.jit.load(str(model), map_location="cpu")  # type: ignore[no-untyped-call]
-        network = torch.jit.freeze(network.eval())
-        optimised = torch.jit.optimize_for_inference(network)
-        for name, layout in (("frozen", network), ("optimised", optimised)):
+        network.eval()
+        frozen, optimised = freeze(network), optimise(freeze(network), torch.device("cpu"))
+        for name, layout in (("frozen", frozen), ("optimised", optimised)):
             for size in BATCHES:
                 batch = to_tensor(images[:size])
                 yield f"{name}@{size}", size / _time(_call(layout, batch), seconds)

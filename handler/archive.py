@@ -6,7 +6,8 @@
 date in the manifest and the times of the files, so the archive is packed again without them.
 
 The package goes into the archive as the package `handler`, beside the entry file that TorchServe
-loads: its modules have one name each, in the repository and in the archive.
+loads: its modules have one name each, in the repository and in the archive. Beside both lies
+`sitecustomize.py`, which Python runs when a worker starts.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ MODEL_NAME = "mnist"
 VERSION = "1.0"  # config.properties names it too: TorchServe ignores settings of other versions
 PACKAGE = Path(__file__).resolve().parent
 ENTRY = PACKAGE / "mnist_handler.py"
+STARTUP = PACKAGE / "sitecustomize.py"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip file can hold
 
 
@@ -47,11 +49,11 @@ def build(model: Path, export_path: Path) -> Path:
     export_path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
+        left_out = ("__pycache__", "*.yaml", ENTRY.name, STARTUP.name, Path(__file__).name)
         shutil.copytree(
-            PACKAGE,
-            work / "extra" / PACKAGE.name,
-            ignore=shutil.ignore_patterns("__pycache__", "*.yaml", ENTRY.name, Path(__file__).name),
+            PACKAGE, work / "extra" / PACKAGE.name, ignore=shutil.ignore_patterns(*left_out)
         )
+        shutil.copyfile(STARTUP, work / "extra" / STARTUP.name)
         _run_archiver(model, work)
         return _pack(work / MODEL_NAME, export_path / f"{MODEL_NAME}.mar")
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import cv2
 import torch
+import ts
 
-from handler import logs, wire, worker
+from handler import logs, pairing, wire, worker
 from handler.memory import release_library_pages
 from handler.metrics import LABEL_NAMES, METRICS, Emit, report
 from handler.model import DigitModel
@@ -39,27 +40,24 @@ class MnistHandler:
         """
         logs.configure()
         properties = context.system_properties
-        meeting = None
-        if known := worker.knows_torchserve():
-            partner, meeting = worker.meet(properties["model_dir"], worker.number())
-            if partner is not None:
-                worker.when_loaded(partial(worker.hand_over, partner))
-                return
         # Threads inside an operator fight the front end for cores, and make a batch of 28×28
         # images 10 to 100 times slower.
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
-        release_library_pages()
         gpu = properties.get("gpu_id")
         device = f"cuda:{gpu}" if gpu is not None and torch.cuda.is_available() else "cpu"
         path = Path(properties["model_dir"]) / context.manifest["model"]["serializedFile"]
         self._model = DigitModel(path, device)
-        if known:
+        if pairing.knows_torchserve():
             answer = partial(answer_batch, self._model)
-            worker.when_loaded(worker.Worker(meeting, answer).serve)
+            worker.when_loaded(worker.Worker(pairing.meeting, answer).serve)
+        else:
+            logger.warning("TorchServe %s speaks to its worker itself: slower", ts.__version__)
         # What is loaded now stays: the garbage collector need not walk it again and again.
         gc.collect()
         gc.freeze()
+        gc.enable()
+        release_library_pages()
         logger.info("serving %s on %s", path.name, device)
         report(METRICS, _emitter())
         # TorchServe's worker writes an INFO line for every batch; from here on, only warnings.

@@ -2,51 +2,31 @@
 
 TorchServe sends a worker the next batch only once the last is answered. Meanwhile answers go out,
 requests come in and a batch is gathered: the worker idles for a quarter of the time. Two workers
-fill each other's gap, but each would hold a copy of torch, 300 MB. So the second hands its
-connection over to the first, its partner, and only its place among TorchServe's processes is kept:
-by `cat`, which ends when the partner lets the connection go.
-
-Workers pair up by their number: 9000 with 9001, 9002 with 9003. One that finds no partner, such as
-an only one, serves alone; so do all where there is no Linux.
+fill each other's gap; `handler.pairing` lets them share a process.
 
 This stands in for one method of the running process, never for the installed files, and only in the
 version whose protocol `handler.wire` knows. In any other, each worker goes on with TorchServe's own
-loop, through `MnistHandler.handle`, and says so in its log.
+loop, through `MnistHandler.handle`.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import logging
-import os
 import selectors
 import socket
-import struct
 import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NoReturn, TypeAlias
+from typing import NoReturn, TypeAlias, cast
 
+from handler.pairing import same_user
 from handler.protocols import Answer, Request
 from handler.wire import read_batch, write_answers
 
 logger = logging.getLogger(__name__)
 
-KNOWN_VERSION = "0.12.0"
 Respond: TypeAlias = Callable[[Sequence[Request]], Sequence[Answer]]
 Serve: TypeAlias = Callable[[socket.socket], NoReturn]
-
-
-def knows_torchserve() -> bool:
-    """Whether this is the TorchServe whose worker this module can stand in for."""
-    import ts  # noqa: PLC0415
-
-    if ts.__version__ == KNOWN_VERSION:
-        return True
-    logger.warning("TorchServe %s speaks to its worker itself: slower", ts.__version__)
-    return False
 
 
 def when_loaded(serve: Serve) -> None:
@@ -54,63 +34,6 @@ def when_loaded(serve: Serve) -> None:
     from ts.service import Service  # noqa: PLC0415
 
     Service.set_cl_socket = lambda _, connection: serve(connection)
-
-
-def number() -> int:
-    """This worker's number, unique in its server: the end of its socket's name."""
-    from ts.arg_parser import ArgParser  # noqa: PLC0415
-
-    arguments = ArgParser.model_service_worker_args().parse_args()
-    return int(arguments.port or arguments.sock_name.rpartition(".")[2])
-
-
-def meet(model_dir: str, number: int) -> tuple[socket.socket | None, socket.socket | None]:
-    """Find the other worker of this pair, or be found by it.
-
-    Args:
-        model_dir: where TorchServe unpacked the model, for this server alone.
-        number: this worker's, unique in the server.
-
-    Returns:
-        A connection to the partner that serves for both; or, where this worker is the first, the
-        socket that the other will connect to. Neither where there is no Linux.
-    """
-    if sys.platform != "linux":
-        return None, None
-    pair = f"{os.getppid()} {number // 2} {model_dir}"
-    # A name outside the file system: it is free again when the process that took it has ended.
-    name = f"\0mnist {hashlib.sha256(pair.encode()).hexdigest()}"
-    meeting = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    while not _bind(meeting, name):
-        try:
-            meeting.connect(name)
-        except ConnectionRefusedError:  # it is about to listen, or has just ended
-            time.sleep(0.01)
-            continue
-        if not _same_user(meeting):
-            meeting.close()
-            raise PermissionError("another user holds the name of this worker's partner")
-        return meeting, None
-    meeting.listen()
-    return None, meeting
-
-
-def _bind(meeting: socket.socket, name: str) -> bool:
-    """Take the name, unless another process has it."""
-    try:
-        meeting.bind(name)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        return False
-    return True
-
-
-def hand_over(partner: socket.socket, connection: socket.socket) -> NoReturn:
-    """Give the connection to the partner, and become the process that waits for its end."""
-    socket.send_fds(partner, [b"\0"], [connection.fileno()])
-    os.dup2(partner.fileno(), 0)
-    os.execvp("cat", ["cat"])  # noqa: S606, S607
 
 
 class Worker:
@@ -128,33 +51,57 @@ class Worker:
             self._watch(self._meeting, self._accept)
         while True:
             for key, _ in self._ready.select():
-                key.data(key.fileobj)
+                watched = cast("socket.socket", key.fileobj)
+                if watched.fileno() >= 0:  # the one before may have closed it
+                    key.data(watched)
 
     def _watch(self, watched: socket.socket, act: Callable[[socket.socket], None]) -> None:
         self._ready.register(watched, selectors.EVENT_READ, act)
 
+    def _forget(self, *watched: socket.socket) -> None:
+        for each in watched:
+            self._ready.unregister(each)
+            each.close()
+
     def _accept(self, meeting: socket.socket) -> None:
         partner, _ = meeting.accept()
-        if _same_user(partner):
+        if same_user(partner):
             self._watch(partner, self._adopt)
         else:
             partner.close()
 
     def _adopt(self, partner: socket.socket) -> None:
-        """Take a partner's connection, or notice that it has ended."""
-        self._ready.unregister(partner)
+        """Take over the socket that the front end connects to, or notice the partner's end."""
         received, descriptors, _, _ = socket.recv_fds(partner, 1, 1)
         if not received:
-            partner.close()
+            self._forget(partner)
             return
-        connection = socket.socket(fileno=descriptors[0])
+        listening = socket.socket(fileno=descriptors[0])
+        self._watch(listening, partial(self._connect, partner))
+        self._ready.modify(partner, selectors.EVENT_READ, partial(self._forget, listening))
 
-        def end() -> None:
-            self._ready.unregister(connection)
-            connection.close()
-            partner.close()
+    def _connect(self, partner: socket.socket, listening: socket.socket) -> None:
+        """The front end has come, to stay."""
+        connection, _ = listening.accept()
+        self._forget(listening)
+        end = partial(self._forget, partner, connection)
+        self._watch(connection, partial(self._load, end))
+        self._ready.modify(partner, selectors.EVENT_READ, lambda _: end())
 
-        self._watch(connection, partial(self._answer, end))
+    def _load(self, end: Callable[[], None], connection: socket.socket) -> None:
+        """The first that the front end asks of a worker, to load the model, is done already."""
+        from ts.protocol.otf_message_handler import (  # noqa: PLC0415
+            create_load_model_response,
+            retrieve_msg,
+        )
+
+        try:
+            retrieve_msg(connection)
+            connection.sendall(create_load_model_response(200, "loaded by its partner"))
+        except (SystemExit, ConnectionError):  # TorchServe's own ends a process that nobody asks
+            end()
+        else:
+            self._ready.modify(connection, selectors.EVENT_READ, partial(self._answer, end))
 
     def _answer(self, end: Callable[[], None], connection: socket.socket) -> None:
         """Answer the batch that has begun to arrive, or call `end` where the front end has gone."""
@@ -165,9 +112,3 @@ class Worker:
         except (EOFError, ConnectionError):
             logger.info("Frontend disconnected.")
             end()
-
-
-def _same_user(connection: socket.socket) -> bool:
-    """Whether the other end is a process of this user's; the name is anybody's to connect to."""
-    peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return bool(struct.unpack("3i", peer)[1] == os.getuid())

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,28 @@ def test_the_manifest_names_version_and_entry(model_file: Path, tmp_path: Path) 
     shipped = {
         path.relative_to(archive.PACKAGE.parent).as_posix()
         for path in archive.PACKAGE.rglob("*.py")
-        if path.name not in ("archive.py", "mnist_handler.py")
+        if path.name not in ("archive.py", "mnist_handler.py", "sitecustomize.py")
     }
-    assert names == shipped | {"MAR-INF/MANIFEST.json", "mnist.pt", "mnist_handler.py"}
+    top = {"MAR-INF/MANIFEST.json", "mnist.pt", "mnist_handler.py", "sitecustomize.py"}
+    assert names == shipped | top
+
+
+def test_pairing_up_loads_nothing_large(model_file: Path, tmp_path: Path) -> None:
+    """A worker finds its partner before it has paid for torch, or for NumPy."""
+    with zipfile.ZipFile(build(model_file, tmp_path)) as packed:
+        packed.extractall(tmp_path / "unpacked")
+    worker = tmp_path / "model_service_worker.py"
+    worker.write_text(
+        "import sys\nfrom handler import pairing\n"
+        "print(pairing.meeting is not None, [m for m in ('torch', 'numpy') if m in sys.modules])\n"
+    )
+    arguments = ("--sock-type", "unix", "--sock-name", "a.9000", "--metrics-config", "m.yaml")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "unpacked")}
+    run = partial(subprocess.run, env=environment, capture_output=True, text=True, check=True)
+    assert run([sys.executable, worker, *arguments]).stdout == f"{sys.platform == 'linux'} []\n"
+    # Any other program that finds the archive on its path starts as ever.
+    other = worker.rename(tmp_path / "other.py")
+    assert run([sys.executable, other, *arguments]).stdout == "False []\n"
 
 
 def test_the_shipped_handler_imports_alone_and_lightly(model_file: Path, tmp_path: Path) -> None:

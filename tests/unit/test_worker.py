@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import platform
 import socket
 import subprocess
 import sys
@@ -12,24 +14,27 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-import ts
+from ts.protocol.otf_message_handler import create_load_model_response
 from ts.service import Service
 
-from handler import worker
+from handler import pairing, worker
 from handler.protocols import Answer, Request
 from tests.front_end import END, message, packed
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers pair up on Linux alone")
 PATIENCE = 20.0  # seconds
 
-# What a second worker does, in a process of its own, with the connection that it was given.
+# What a second worker does, in a process of its own.
 PARTNER = """
-import socket, sys
-from handler import worker
-partner, meeting = worker.meet(sys.argv[1], 9001)
-assert partner is not None and meeting is None
-worker.hand_over(partner, socket.socket(fileno=int(sys.argv[2])))
+import sys
+from pathlib import Path
+from handler import pairing
+pairing.pair(Path(sys.argv.pop(1)))
 """
+ARGUMENTS = ("--sock-type", "unix", "--metrics-config", "metrics.yaml", "--sock-name")
+LOAD = b"L" + packed(b"mnist") + packed(b"/models") + b"\0\0\0\x30" + packed(b"mnist_handler.py")
+LOAD += END + packed(b"") + b"\1"  # no GPU, no envelope, a limit to pixels
+LOADED = bytes(create_load_model_response(200, "loaded by its partner"))
 
 
 def batch(*bodies: bytes) -> bytes:
@@ -53,23 +58,17 @@ def ask(front_end: socket.socket, *bodies: bytes) -> None:
     assert places == sorted(places)
 
 
-def connection() -> tuple[socket.socket, socket.socket]:
-    """The front end's side and the worker's."""
-    front_end, ours = socket.socketpair()
-    front_end.settimeout(PATIENCE)
-    return front_end, ours
-
-
 @pytest.fixture
 def serving(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[socket.socket, threading.Thread]]:
     """The first worker of a pair, in a thread, and the front end's side of its connection."""
     monkeypatch.setattr(os, "getppid", os.getpid)  # the partner is a child of this process
-    partner, meeting = worker.meet(str(tmp_path), 9000)
+    partner, meeting = pairing.meet(tmp_path, 9000)
     assert partner is None
     assert meeting is not None
-    front_end, ours = connection()
+    front_end, ours = socket.socketpair()
+    front_end.settimeout(PATIENCE)
 
     def serve() -> None:
         with pytest.raises(SystemExit):
@@ -84,15 +83,39 @@ def serving(
         assert not thread.is_alive()
 
 
-def start_partner(model_dir: Path) -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    """A second worker's process, and the front end's side of its connection."""
-    front_end, ours = connection()
-    descriptor = ours.fileno()
-    process = subprocess.Popen(
-        [sys.executable, "-c", PARTNER, str(model_dir), str(descriptor)], pass_fds=[descriptor]
-    )
-    ours.close()
-    return front_end, process
+class Partner:
+    """A second worker's process, as the front end starts it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.name = str(folder / ".ts.sock.9001")
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PARTNER, str(folder), *ARGUMENTS, self.name],
+            stdout=subprocess.PIPE,
+        )
+
+    def connect(self) -> socket.socket:
+        """The front end's side of its connection, once the worker has said that it may come."""
+        assert self.process.stdout is not None
+        said = [self.process.stdout.readline().decode().strip() for _ in range(3)]
+        runtime = f"Python runtime: {platform.python_version()}"
+        assert said == [f"[PID]{self.process.pid}", "Torch worker started.", runtime]
+        front_end = socket.socket(socket.AF_UNIX)
+        front_end.settimeout(PATIENCE)
+        front_end.connect(self.name)
+        return front_end
+
+    def load(self) -> socket.socket:
+        """The same, after the front end has asked it to load the model."""
+        front_end = self.connect()
+        front_end.sendall(LOAD)
+        assert front_end.recv(len(LOADED), socket.MSG_WAITALL) == LOADED
+        return front_end
+
+    def end(self) -> int:
+        """How it ended, as it has to by now."""
+        assert self.process.stdout is not None
+        with self.process.stdout:
+            return self.process.wait(PATIENCE)
 
 
 def becomes_cat(pid: int) -> bool:
@@ -105,13 +128,17 @@ def becomes_cat(pid: int) -> bool:
     return False
 
 
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def test_one_process_answers_for_both(
     serving: tuple[socket.socket, threading.Thread], tmp_path: Path
 ) -> None:
     first, _ = serving
     ask(first, b"a", b"b")
-    second, process = start_partner(tmp_path)
-    with second:
+    partner = Partner(tmp_path)
+    with partner.load() as second:
         ask(second, b"c", b"d", b"e")
         # Two batches at once, one of them slow to arrive.
         whole = batch(b"slow")
@@ -119,15 +146,15 @@ def test_one_process_answers_for_both(
         second.sendall(whole[9:])
         ask(first, b"f")
         assert second.recv(1 << 16).endswith(packed(b"SLOW") + END)
-        assert becomes_cat(process.pid)
-    assert process.wait(PATIENCE) == 0  # with its connection
+        assert becomes_cat(partner.process.pid)
+    assert partner.end() == 0  # with its connection
     ask(first, b"g")
-    # One that comes in its place is served, too.
-    second, process = start_partner(tmp_path)
-    with second:
+    # One that comes in its place is served, too, and finds the socket's name free.
+    partner = Partner(tmp_path)
+    with partner.load() as second:
         ask(second, b"h")
         ask(first, b"i")
-    assert process.wait(PATIENCE) == 0
+    assert partner.end() == 0
 
 
 def test_the_process_ends_with_its_own_connection(
@@ -145,11 +172,53 @@ def test_a_front_end_that_gives_up_a_partner_disturbs_nobody(
 ) -> None:
     """As where the answer took longer than `responseTimeout`: nobody reads it."""
     first, _ = serving
-    second, process = start_partner(tmp_path)
-    with second:
+    for asked in (b"", LOAD[:9], LOAD):  # before it is loaded, too
+        partner = Partner(tmp_path)
+        with partner.connect() as second:
+            second.sendall(asked)
+        assert partner.end() == 0
+        ask(first, b"a")
+    partner = Partner(tmp_path)
+    with partner.load() as second:
         second.sendall(batch(b"a", b"b"))
-    assert process.wait(PATIENCE) == 0
+    assert partner.end() == 0
     ask(first, b"c")
+
+
+def test_a_partner_that_is_killed_leaves_nothing_behind(
+    serving: tuple[socket.socket, threading.Thread], tmp_path: Path
+) -> None:
+    first, _ = serving
+    ask(first, b"a")
+    before = open_files()
+    partner = Partner(tmp_path)
+    assert becomes_cat(partner.process.pid)
+    partner.process.kill()
+    assert partner.end() < 0
+    partner = Partner(tmp_path)
+    with partner.load() as second:
+        partner.process.kill()
+        assert partner.end() < 0
+        assert second.recv(1) == b""
+    ask(first, b"a")
+    assert open_files() == before
+
+
+def test_a_partner_ends_with_the_first_before_it_serves(tmp_path: Path) -> None:
+    """As where the model cannot be loaded: TorchServe starts both again."""
+    holder = [sys.executable, "-c", PARTNER + "sys.stdin.read()", str(tmp_path), *ARGUMENTS]
+    with subprocess.Popen([*holder, "a.sock.9000"], stdin=subprocess.PIPE) as first:
+        assert first.stdin is not None
+        deadline = time.monotonic() + PATIENCE
+        while "mnist" not in Path("/proc/net/unix").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        partner = Partner(tmp_path)
+        with partner.connect():
+            assert becomes_cat(partner.process.pid)
+            first.stdin.close()
+            assert first.wait(PATIENCE) == 0
+            partner.end()
 
 
 def test_a_partner_waits_for_one_that_does_not_listen_yet(
@@ -157,11 +226,11 @@ def test_a_partner_waits_for_one_that_does_not_listen_yet(
 ) -> None:
     listen = socket.socket.listen
     monkeypatch.setattr(socket.socket, "listen", lambda _: None)
-    _, meeting = worker.meet(str(tmp_path), 9000)
+    _, meeting = pairing.meet(tmp_path, 9000)
     assert meeting is not None
     later = threading.Timer(0.1, listen, [meeting])
     later.start()
-    partner, other = worker.meet(str(tmp_path), 9001)
+    partner, other = pairing.meet(tmp_path, 9001)
     later.join()
     assert other is None
     assert partner is not None
@@ -173,32 +242,32 @@ def test_a_partner_that_ends_early_holds_nobody(
     serving: tuple[socket.socket, threading.Thread], tmp_path: Path
 ) -> None:
     first, _ = serving
-    silent, _ = worker.meet(str(tmp_path), 9001)
+    silent, _ = pairing.meet(tmp_path, 9001)
     assert silent is not None
-    ask(first, b"a")  # while the partner has not handed its connection over
+    ask(first, b"a")  # while the partner has not handed its socket over
     silent.close()
     ask(first, b"b")
-    second, process = start_partner(tmp_path)
-    with second:
+    partner = Partner(tmp_path)
+    with partner.load() as second:
         ask(second, b"c")
-    assert process.wait(PATIENCE) == 0
+    assert partner.end() == 0
 
 
 def test_only_the_two_of_a_pair_meet(tmp_path: Path) -> None:
-    _, meeting = worker.meet(str(tmp_path), 9002)
+    _, meeting = pairing.meet(tmp_path, 9002)
     assert meeting is not None
     with meeting:
         for model_dir, number in ((tmp_path, 9001), (tmp_path, 9004), (tmp_path / "b", 9003)):
-            partner, other = worker.meet(str(model_dir), number)
+            partner, other = pairing.meet(model_dir, number)
             assert partner is None
             assert other is not None
             other.close()
-        partner, other = worker.meet(str(tmp_path), 9003)
+        partner, other = pairing.meet(tmp_path, 9003)
         assert other is None
         assert partner is not None
         partner.close()
     # The name is free again with the one that held it.
-    partner, other = worker.meet(str(tmp_path), 9003)
+    partner, other = pairing.meet(tmp_path, 9003)
     assert partner is None
     assert other is not None
     other.close()
@@ -213,41 +282,49 @@ def test_another_users_process_is_no_partner(
     user = os.getuid()
     monkeypatch.setattr(os, "getuid", lambda: user + 1)
     with pytest.raises(PermissionError, match="another user"):
-        worker.meet(str(tmp_path), 9001)
+        pairing.meet(tmp_path, 9001)
     ask(first, b"a")
 
 
-def test_where_there_is_no_linux_each_serves_alone(
+@pytest.mark.parametrize(
+    ("name", "value", "arguments"),
+    [
+        ("sys.platform", "darwin", (*ARGUMENTS, "a.sock.9000")),
+        ("ts.__version__", "0.13.0", (*ARGUMENTS, "a.sock.9000")),
+        ("sys.platform", "linux", ("--sock-type", "tcp", "--port", "9000", *ARGUMENTS[2:4])),
+    ],
+    ids=["another system", "another version", "a port"],
+)
+def test_elsewhere_each_serves_alone(
+    name: str,
+    value: str,
+    arguments: Sequence[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(name, value)
+    monkeypatch.setattr(sys, "argv", ["worker", *arguments])
+    pairing.pair(tmp_path)
+    assert pairing.meeting is None
+
+
+def test_the_first_of_a_pair_starts_as_any_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert worker.meet(str(tmp_path), 9000) == worker.meet(str(tmp_path), 9001) == (None, None)
+    monkeypatch.setattr(pairing, "meeting", None)
+    monkeypatch.setattr(gc, "disable", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["worker", *ARGUMENTS, "a.sock.9000"])
+    pairing.pair(tmp_path)
+    assert pairing.meeting is not None
+    pairing.meeting.close()
 
 
 def test_what_is_no_batch_ends_the_worker() -> None:
-    front_end, ours = connection()
+    front_end, ours = socket.socketpair()
     with front_end, ours:
-        front_end.sendall(b"L" + END)
+        front_end.sendall(LOAD)
         with pytest.raises(ValueError, match="expected the command b'I'"):
             worker.Worker(None, echo).serve(ours)
-
-
-def test_the_number_is_that_of_the_workers_socket(monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ["worker", "--sock-type", "unix", "--sock-name", "a.b/.ts.sock.9003"]
-    monkeypatch.setattr(sys, "argv", [*arguments, "--metrics-config", "metrics.yaml"])
-    assert worker.number() == 9003
-    monkeypatch.setattr(sys, "argv", ["worker", "--sock-type", "tcp", "--port", "9001"])
-    assert worker.number() == 9001
-
-
-def test_an_unknown_version_keeps_its_own_loop(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert worker.knows_torchserve()
-    assert not caplog.text
-    monkeypatch.setattr(ts, "__version__", "0.13.0")
-    assert not worker.knows_torchserve()
-    assert "0.13.0" in caplog.text
 
 
 def test_it_takes_over_once_the_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
