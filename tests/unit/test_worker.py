@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -113,9 +114,21 @@ class Partner:
 
     def end(self) -> int:
         """How it ended, as it has to by now."""
-        assert self.process.stdout is not None
-        with self.process.stdout:
-            return self.process.wait(PATIENCE)
+        return self.process.wait(PATIENCE)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[Path], Partner]]:
+    """Starts partners in a folder; none outlives the test."""
+    with ExitStack() as started:
+
+        def partner(folder: Path) -> Partner:
+            begun = Partner(folder)
+            started.enter_context(begun.process)
+            started.callback(begun.process.kill)
+            return begun
+
+        yield partner
 
 
 def becomes_cat(pid: int) -> bool:
@@ -128,16 +141,18 @@ def becomes_cat(pid: int) -> bool:
     return False
 
 
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
+def open_sockets() -> int:
+    return sum(link.is_socket() for link in Path("/proc/self/fd").iterdir())
 
 
 def test_one_process_answers_for_both(
-    serving: tuple[socket.socket, threading.Thread], tmp_path: Path
+    serving: tuple[socket.socket, threading.Thread],
+    start: Callable[[Path], Partner],
+    tmp_path: Path,
 ) -> None:
     first, _ = serving
     ask(first, b"a", b"b")
-    partner = Partner(tmp_path)
+    partner = start(tmp_path)
     with partner.load() as second:
         ask(second, b"c", b"d", b"e")
         # Two batches at once, one of them slow to arrive.
@@ -150,7 +165,7 @@ def test_one_process_answers_for_both(
     assert partner.end() == 0  # with its connection
     ask(first, b"g")
     # One that comes in its place is served, too, and finds the socket's name free.
-    partner = Partner(tmp_path)
+    partner = start(tmp_path)
     with partner.load() as second:
         ask(second, b"h")
         ask(first, b"i")
@@ -168,17 +183,19 @@ def test_the_process_ends_with_its_own_connection(
 
 
 def test_a_front_end_that_gives_up_a_partner_disturbs_nobody(
-    serving: tuple[socket.socket, threading.Thread], tmp_path: Path
+    serving: tuple[socket.socket, threading.Thread],
+    start: Callable[[Path], Partner],
+    tmp_path: Path,
 ) -> None:
     """As where the answer took longer than `responseTimeout`: nobody reads it."""
     first, _ = serving
     for asked in (b"", LOAD[:9], LOAD):  # before it is loaded, too
-        partner = Partner(tmp_path)
+        partner = start(tmp_path)
         with partner.connect() as second:
             second.sendall(asked)
         assert partner.end() == 0
         ask(first, b"a")
-    partner = Partner(tmp_path)
+    partner = start(tmp_path)
     with partner.load() as second:
         second.sendall(batch(b"a", b"b"))
     assert partner.end() == 0
@@ -186,34 +203,38 @@ def test_a_front_end_that_gives_up_a_partner_disturbs_nobody(
 
 
 def test_a_partner_that_is_killed_leaves_nothing_behind(
-    serving: tuple[socket.socket, threading.Thread], tmp_path: Path
+    serving: tuple[socket.socket, threading.Thread],
+    start: Callable[[Path], Partner],
+    tmp_path: Path,
 ) -> None:
     first, _ = serving
     ask(first, b"a")
-    before = open_files()
-    partner = Partner(tmp_path)
+    before = open_sockets()
+    partner = start(tmp_path)
     assert becomes_cat(partner.process.pid)
     partner.process.kill()
     assert partner.end() < 0
-    partner = Partner(tmp_path)
+    partner = start(tmp_path)
     with partner.load() as second:
         partner.process.kill()
         assert partner.end() < 0
         assert second.recv(1) == b""
     ask(first, b"a")
-    assert open_files() == before
+    assert open_sockets() == before
 
 
-def test_a_partner_ends_with_the_first_before_it_serves(tmp_path: Path) -> None:
+def test_a_partner_ends_with_the_first_before_it_serves(
+    start: Callable[[Path], Partner], tmp_path: Path
+) -> None:
     """As where the model cannot be loaded: TorchServe starts both again."""
-    holder = [sys.executable, "-c", PARTNER + "sys.stdin.read()", str(tmp_path), *ARGUMENTS]
-    with subprocess.Popen([*holder, "a.sock.9000"], stdin=subprocess.PIPE) as first:
+    program = PARTNER + "print('first', flush=True)\nsys.stdin.read()"
+    command = [sys.executable, "-c", program, str(tmp_path), *ARGUMENTS, "a.sock.9000"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as first:
         assert first.stdin is not None
-        deadline = time.monotonic() + PATIENCE
-        while "mnist" not in Path("/proc/net/unix").read_text():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        partner = Partner(tmp_path)
+        assert first.stdout is not None
+        assert first.stdout.readline() == b"first\n"
+        partner = start(tmp_path)
         with partner.connect():
             assert becomes_cat(partner.process.pid)
             first.stdin.close()
@@ -239,7 +260,9 @@ def test_a_partner_waits_for_one_that_does_not_listen_yet(
 
 
 def test_a_partner_that_ends_early_holds_nobody(
-    serving: tuple[socket.socket, threading.Thread], tmp_path: Path
+    serving: tuple[socket.socket, threading.Thread],
+    start: Callable[[Path], Partner],
+    tmp_path: Path,
 ) -> None:
     first, _ = serving
     silent, _ = pairing.meet(tmp_path, 9001)
@@ -247,7 +270,7 @@ def test_a_partner_that_ends_early_holds_nobody(
     ask(first, b"a")  # while the partner has not handed its socket over
     silent.close()
     ask(first, b"b")
-    partner = Partner(tmp_path)
+    partner = start(tmp_path)
     with partner.load() as second:
         ask(second, b"c")
     assert partner.end() == 0
