@@ -20,7 +20,7 @@ from handler import logs, pairing, wire, worker
 from handler.memory import release_library_pages
 from handler.metrics import LABEL_NAMES, METRICS, Emit, report
 from handler.model import DigitModel
-from handler.protocols import Request
+from handler.protocols import Headers, Request
 from handler.service import answer_batch
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,11 @@ class MnistHandler:
             One body a request, encoded, so that TorchServe has nothing left to serialise.
         """
         requests = [
-            Request(fields, context.get_all_request_header(index), context.get_request_id(index))
+            Request(
+                fields,
+                Headers(context.get_all_request_header(index)),
+                context.get_request_id(index),
+            )
             for index, fields in enumerate(data)
         ]
         answers = answer_batch(self._model, requests)

@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TypeAlias
 
-from handler.protocols import Answer, Request
+from handler.protocols import Answer, Headers, Request
 
 Batch: TypeAlias = "list[tuple[bytes, Request]]"
 
@@ -60,7 +60,7 @@ def read_batch(connection: socket.socket) -> Batch:
             at += length
             # Neither a length nor UTF-8 holds four of these bytes in a row.
             end = buffer.find(_END, at)
-            headers = _parse_headers(buffer[at:end]) if end >= 0 else {}
+            headers = _parse_headers(buffer[at:end]) if end >= 0 else Headers()
             at = end + 4 if end >= 0 else len(buffer)
             fields = {}
             (length,) = _integer(buffer, at)
@@ -84,7 +84,7 @@ def read_batch(connection: socket.socket) -> Batch:
 
 
 @lru_cache(256)
-def _parse_headers(block: bytes) -> Mapping[str, str]:
+def _parse_headers(block: bytes) -> Headers:
     """Header names and values; clients send the same ones again and again."""
     values = []
     at = 0
@@ -92,7 +92,7 @@ def _parse_headers(block: bytes) -> Mapping[str, str]:
         (length,) = _integer(block, at)
         at += 4 + length
         values.append(block[at - length : at].decode())
-    return dict(zip(values[::2], values[1::2], strict=True))
+    return Headers(zip(values[::2], values[1::2], strict=True))
 
 
 def _receive(connection: socket.socket, buffer: bytes, missing: int) -> bytes:
@@ -132,7 +132,9 @@ def headers_of(request: Request, answer: Answer) -> Mapping[str, str]:
     Where a call of `StreamPredictions` is not told whether more answers follow, the front end gives
     up on the worker, and everybody's requests with it. Other calls do not mind being told.
     """
-    return {**answer.headers, "ts_stream_next": "false"} if request.is_grpc else answer.headers
+    if request.headers.is_grpc:
+        return {**answer.headers, "ts_stream_next": "false"}
+    return answer.headers
 
 
 @lru_cache

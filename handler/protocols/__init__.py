@@ -7,6 +7,7 @@ Nothing here knows TorchServe: a request is its form fields and headers, an answ
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,48 +20,53 @@ from handler.explain import Attribution
 from handler.model import LABELS
 
 
-class Request(NamedTuple):
-    """One HTTP or gRPC request, as the server hands it over.
+class Headers(dict[str, Any]):
+    """The headers of a request, as they came, and what TorchServe adds to them.
 
-    `fields` holds the form fields by name, or the whole body under `body`; `headers` the request
-    headers in the client's casing, and what TorchServe adds to them: strings, and for each field
-    a dict, by the field's name, with its content type. `id` is the answer's `x-request-id`.
+    A header's value is a string, under the client's casing of its name; TorchServe adds, for each
+    field, a dict with its content type, under the field's name. What they say is found out once:
+    clients send the same headers again and again, and `handler.wire` then gives the same object.
     """
 
-    fields: Mapping[str, bytes | bytearray]
-    headers: Mapping[str, Any]
-    id: str = ""
+    @cached_property
+    def lower(self) -> Mapping[str, str]:
+        """The headers by their names in lower case; of two that differ in casing, the first."""
+        headers = [(name.lower(), value) for name, value in self.items() if isinstance(value, str)]
+        return dict(reversed(headers))
 
-    @property
+    @cached_property
+    def is_grpc(self) -> bool:
+        """Whether the request came by gRPC: it has no header then, and so no `url_path` either."""
+        return not self.lower
+
+    @cached_property
     def is_kserve(self) -> bool:
         """Whether a KServe address was called (/v1/models/… or /v2/models/…).
 
         TorchServe tells the path behind /predictions and /explanations in `url_path`, which is
         missing for the other two; those two can be told apart by the body alone.
         """
-        return "url_path" not in self.headers and not self.is_grpc
+        return "url_path" not in self and not self.is_grpc
 
-    @property
-    def is_grpc(self) -> bool:
-        """Whether it came by gRPC: such a request has no header, and so no `url_path` either."""
-        if "url_path" in self.headers:
-            return False
-        return not any(isinstance(value, str) for value in self.headers.values())
-
-    @property
+    @cached_property
     def explains(self) -> bool:
         """Whether an explanation was asked for, by its address.
 
         TorchServe sets the header `explain`, in this casing, over whatever the client sent.
         """
-        return self.headers.get("explain") == "True"
+        return self.get("explain") == "True"
 
-    def header(self, name: str) -> str | None:
-        """The value of header `name` (lower case), whatever casing the client used."""
-        for key, value in self.headers.items():
-            if key.lower() == name and isinstance(value, str):  # else a field of that name
-                return value
-        return None
+
+class Request(NamedTuple):
+    """One HTTP or gRPC request, as the server hands it over.
+
+    `fields` holds the form fields by name, or the whole body under `body`; `id` is the answer's
+    `x-request-id`.
+    """
+
+    fields: Mapping[str, bytes | bytearray]
+    headers: Headers = Headers()
+    id: str = ""
 
 
 class Predictions(NamedTuple):

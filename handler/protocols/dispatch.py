@@ -28,10 +28,10 @@ def decode(request: Request) -> Decoded:
     Raises:
         RequestError: nothing in the request can be predicted.
     """
-    encoding = request.header("content-encoding")
+    encoding = request.headers.lower.get("content-encoding")
     if encoding is not None:
         request = decompress(request, encoding)
-    if request.explains:
+    if request.headers.explains:
         METRICS.requests["explain"] += 1
         return explanations.decode(request)
     fields = request.fields
@@ -39,8 +39,8 @@ def decode(request: Request) -> Decoded:
     if body is None or len(fields) > 1:
         METRICS.requests["form"] += 1
         return plain.decode_form(request)
-    if request.is_kserve and "body" in fields:
-        length = request.header(_HEADER_LENGTH)
+    if request.headers.is_kserve and "body" in fields:
+        length = request.headers.lower.get(_HEADER_LENGTH)
         if length is not None:
             METRICS.requests["v2"] += 1
             return openinference.decode_binary(body, length)
@@ -56,7 +56,7 @@ def refuse(request: Request, error: RequestError) -> Answer:
 
     The Open Inference Protocol wants a plain string; everything else gets code and message.
     """
-    if request.is_kserve and b'"instances"' not in request.fields.get("body", b""):
+    if request.headers.is_kserve and b'"instances"' not in request.fields.get("body", b""):
         return Answer(error.status, orjson.dumps({"error": f"{error.code}: {error.message}"}))
     return Answer(error.status, orjson.dumps(error.as_dict()))
 

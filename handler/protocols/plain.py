@@ -77,7 +77,7 @@ def _encode_list(predictions: Predictions) -> Answer:
 
 
 def _explain_no_field(request: Request) -> str:
-    content_type = request.header("content-type") or ""
+    content_type = request.headers.lower.get("content-type", "")
     if content_type.startswith("application/x-www-form-urlencoded"):
         return (
             "expected an image as the body, got a form: TorchServe drops bodies of type "

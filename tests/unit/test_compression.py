@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from handler.model import DigitModel
-from handler.protocols import Answer, Request, compression
+from handler.protocols import Answer, Headers, Request, compression
 from handler.service import answer_batch
 from tests.images import b64, npy, png
 
@@ -21,7 +21,7 @@ PREDICTIONS = {"url_path": "", "explain": "False", "Host": "localhost"}
 
 
 def ask(model: DigitModel, fields: dict[str, bytes], headers: dict[str, Any]) -> Answer:
-    (answer,) = answer_batch(model, [Request(fields, headers)])
+    (answer,) = answer_batch(model, [Request(fields, Headers(headers))])
     return answer
 
 

@@ -19,22 +19,27 @@ from handler.arrays import MAX_IMAGES
 from handler.explain import MAX_ERROR, METHOD
 from handler.model import DigitModel
 from handler.preprocessing import to_tensor
-from handler.protocols import Answer, Request
+from handler.protocols import Answer, Headers, Request
 from handler.service import answer_batch
 from tests.images import b64, malformed, npy, png
 
 Mnist = tuple[NDArray[np.uint8], NDArray[np.int64]]
-PREDICTIONS = {"url_path": "", "explain": "False"}  # the headers that TorchServe adds
-KSERVE = {"explain": "False"}
+PREDICTIONS = Headers(url_path="", explain="False")  # the headers that TorchServe adds
+KSERVE = Headers(explain="False")
 
 
 def ask(model: DigitModel, body: bytes, headers: dict[str, str] = PREDICTIONS) -> Answer:
-    (answer,) = answer_batch(model, [Request({"body": bytearray(body)}, headers)])
+    (answer,) = answer_batch(model, [Request({"body": bytearray(body)}, Headers(headers))])
     return answer
 
 
 def infer(model: DigitModel, document: dict[str, Any]) -> Answer:
     return ask(model, orjson.dumps(document), KSERVE)
+
+
+def test_headers_are_found_in_any_casing() -> None:
+    headers = Headers({"Content-Type": "image/png", "content-type": "late", "data": {"a": "b"}})
+    assert headers.lower == {"content-type": "image/png"}
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +312,7 @@ def test_npy_headers_that_lie(model: DigitModel) -> None:
     assert ask(model, newest.getvalue()).status == 400
 
 
-EXPLAIN = {"url_path": "", "explain": "True"}
+EXPLAIN = Headers(url_path="", explain="True")
 
 
 def test_an_explanation_is_captums(model: DigitModel, mnist_test: Mnist) -> None:

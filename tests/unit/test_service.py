@@ -17,12 +17,12 @@ from PIL import Image
 
 from handler import decoding, preprocessing, service
 from handler.model import DigitModel
-from handler.protocols import Request
+from handler.protocols import Headers, Request
 from handler.service import answer_batch
 from tests.images import b64, png
 
-EXPLAIN = {"url_path": "", "explain": "True"}
-PREDICT = {"url_path": "", "explain": "False"}
+EXPLAIN = Headers(url_path="", explain="True")
+PREDICT = Headers(url_path="", explain="False")
 
 
 def test_explanations_beyond_the_time_are_refused_as_busy(

@@ -12,7 +12,7 @@ from ts.context import Context, RequestProcessor
 from ts.protocol import otf_message_handler as own
 
 from handler import wire
-from handler.protocols import Answer, Request
+from handler.protocols import Answer, Headers, Request
 from tests.front_end import END, Written, message
 
 REQUESTS: list[Written] = [
@@ -73,7 +73,9 @@ def test_writes_what_torchserve_writes() -> None:
     expected = own.create_predict_response(
         [answer.body for answer in answers], ids, "Prediction success", 200, context
     )
-    batch = [(request_id.encode(), Request({}, headers)) for request_id, headers, _ in REQUESTS]
+    batch = [
+        (request_id.encode(), Request({}, Headers(headers))) for request_id, headers, _ in REQUESTS
+    ]
     assert struct.unpack_from("!i", expected) == (200,)
     ours = wire.write_answers(batch, answers)
     assert meaning(ours) == meaning(bytes(expected))
