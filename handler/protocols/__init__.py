@@ -65,7 +65,7 @@ class Request(NamedTuple):
     """
 
     fields: Mapping[str, bytes | bytearray]
-    headers: Headers = Headers()
+    headers: Headers
     id: str = ""
 
 
