@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # file names are bytes
     try:
-        options = _parser().parse_args(arguments)
+        options = _parser().parse_args(_join_key(sys.argv[1:] if arguments is None else arguments))
         run: Run = options.run
         return run(options)
     except UsageError as error:
@@ -94,6 +94,16 @@ def script() -> int:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
         raise
+
+
+def _join_key(arguments: Sequence[str]) -> list[str]:
+    """Write `--key K` as `--key=K`: TorchServe draws keys that start with -, like an option."""
+    joined = list(arguments)
+    operands = joined.index("--") if "--" in joined else None
+    if "--key" in joined[:operands]:
+        at = joined.index("--key")
+        joined[at : at + 2] = ["=".join(joined[at : at + 2])]
+    return joined
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -65,6 +65,24 @@ def test_predict_walks_folders_in_order(tmp_path: Path, capsys: Output) -> None:
     assert names == ["in/a.png", "in/b/c.JPG", "in/b/d.png", "in/e.gif"]
 
 
+@pytest.mark.parametrize("key", ["-LOVfZw8", "--url"])
+def test_a_key_may_look_like_an_option(
+    key: str, stub: Stub, tmp_path: Path, capsys: Output
+) -> None:
+    # One in 64 of TorchServe's keys starts with -.
+    save(tmp_path / "7.png", 7)
+    assert main(["predict", "--key", key, "7.png"]) == 0
+    assert capsys.readouterr().out == "7.png\t7\n"
+    assert [asked.headers["Authorization"] for asked in stub.asked] == [f"Bearer {key}"]
+
+
+def test_after_two_dashes_everything_is_a_file(tmp_path: Path, capsys: Output) -> None:
+    Path(save(tmp_path / "7.png", 7)).rename(tmp_path / "--key")
+    save(tmp_path / "3.png", 3)
+    assert main(["predict", "--", "--key", "3.png"]) == 0
+    assert capsys.readouterr().out == "--key\t7\n3.png\t3\n"
+
+
 def test_predict_reads_standard_input(
     tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
