@@ -48,22 +48,26 @@ def read_batch(connection: socket.socket) -> Batch:
     if buffer[:1] != _PREDICT:
         raise ValueError(f"expected the command {_PREDICT!r} from TorchServe, got {buffer[:1]!r}")
     batch: Batch = []
+    fields: dict[str, bytes] | None = None  # of the request that is not all there yet
     at = start = 1
     while True:
         try:
             # Every value is followed by an integer, so that one cut short is noticed there.
-            (length,) = _integer(buffer, at)
-            at += 4
-            if length < 0:
-                return batch
-            request_id = buffer[at : at + length]
-            at += length
-            # Neither a length nor UTF-8 holds four of these bytes in a row.
-            end = buffer.find(_END, at)
-            headers = _parse_headers(buffer[at:end]) if end >= 0 else Headers()
-            at = end + 4 if end >= 0 else len(buffer)
-            fields = {}
-            (length,) = _integer(buffer, at)
+            if fields is None:
+                (length,) = _integer(buffer, at)
+                at += 4
+                if length < 0:
+                    return batch
+                request_id = buffer[at : at + length]
+                at += length
+                # Neither a length nor UTF-8 holds four of these bytes in a row.
+                end = buffer.find(_END, at)
+                headers = _parse_headers(buffer[at:end]) if end >= 0 else Headers()
+                at = end + 4 if end >= 0 else len(buffer)
+                (length,) = _integer(buffer, at)
+                fields, start = {}, at
+            else:
+                (length,) = _integer(buffer, at)
             while length >= 0:
                 at += 4 + length
                 name = buffer[at - length : at].decode()
@@ -71,16 +75,17 @@ def read_batch(connection: socket.socket) -> Batch:
                 at += 4 + length
                 (length,) = _integer(buffer, at)
                 at += 4 + length
-                fields[name] = buffer[at - length : at]
+                value = buffer[at - length : at]
                 (length,) = _integer(buffer, at)
+                fields[name], start = value, at
             at += 4
         except struct.error:
-            # From the request on that is not all there yet.
+            # On from the value that is not all there yet: a form has thousands of them.
             buffer = _receive(connection, buffer[start:], at + 4 - len(buffer))
             at = start = 0
         else:
             batch.append((request_id, Request(fields, headers, request_id.decode())))
-            start = at
+            fields, start = None, at
 
 
 @lru_cache(256)

@@ -118,6 +118,27 @@ def test_notices_that_the_front_end_has_gone(length: int) -> None:
         wire.read_batch(ours)
 
 
+def test_a_value_is_read_once_however_many_pieces_it_comes_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A form of many fields costs as much as its bytes, not the square of that."""
+    fields = {str(number): ("", b"7") for number in range(1000)}
+    content = message([("id", {"a": "b"}, fields)])
+    asked = 0
+    receive = wire._receive
+
+    def count(connection: socket.socket, buffer: bytes, missing: int) -> bytes:
+        nonlocal asked
+        asked += len(buffer)
+        return receive(connection, buffer, missing)
+
+    monkeypatch.setattr(wire, "_receive", count)
+    monkeypatch.setattr(wire, "_CHUNK", 64)
+    ((_, request),) = sent(content, 1, wire.read_batch)
+    assert len(request.fields) == 1000
+    assert asked < len(content)
+
+
 def test_reads_values_full_of_what_ends_a_list() -> None:
     """Lengths of 255 and 65,535, and a body of nothing but -1."""
     headers = {"a": "x" * 255, "b" * 255: "", "c": "ÿ" * 32768 + "y"}
