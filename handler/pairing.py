@@ -6,8 +6,8 @@ becomes `cat`, which ends when the first one lets go of it. So it costs no memor
 once. `handler.worker` answers for both.
 
 Workers pair up by their number: 9000 with 9001, 9002 with 9003. One that finds no partner, such as
-an only one, serves alone; so do all where there is no Linux, and under any version of TorchServe
-but the one whose worker this stands in for.
+an only one, serves alone; so do all where there is no Linux or more than one GPU, and under any
+version of TorchServe but the one whose worker this stands in for.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ import ts
 from ts.arg_parser import ArgParser
 
 KNOWN_VERSION = "0.12.0"
+GPUS = Path("/proc/driver/nvidia/gpus")
+PATIENCE = 2.0  # seconds until a partner that was found listens; it does within milliseconds
 
 meeting: socket.socket | None = None
 """Where the partner of this process, if it is the first of a pair, hands its socket over."""
@@ -49,6 +51,8 @@ def pair(model_dir: Path) -> None:
     arguments = ArgParser.model_service_worker_args().parse_args()
     if sys.platform != "linux" or arguments.sock_type != "unix" or not knows_torchserve():
         return
+    if GPUS.exists() and len(list(GPUS.iterdir())) > 1:  # TorchServe spreads its workers over them
+        return
     name = arguments.sock_name
     partner, meeting = meet(model_dir, int(name.rpartition(".")[2]))
     if partner is not None:
@@ -66,7 +70,7 @@ def meet(model_dir: Path, number: int) -> tuple[socket.socket | None, socket.soc
 
     Returns:
         A connection to the partner that serves for both; or, where this worker is the first, the
-        socket that the other will connect to.
+        socket that the other will connect to; or neither, where who has the name does not listen.
 
     Raises:
         PermissionError: another user's process waits there.
@@ -75,10 +79,14 @@ def meet(model_dir: Path, number: int) -> tuple[socket.socket | None, socket.soc
     # A name outside the file system: it is free again when the process that took it has ended.
     name = f"\0mnist {hashlib.sha256(pair_id.encode()).hexdigest()}"
     waiting = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    deadline = time.monotonic() + PATIENCE
     while not _bind(waiting, name):
         try:
             waiting.connect(name)
         except ConnectionRefusedError:  # it is about to listen, or has just ended
+            if time.monotonic() > deadline:
+                waiting.close()
+                return None, None
             time.sleep(0.01)
             continue
         if not same_user(waiting):

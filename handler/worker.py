@@ -52,8 +52,8 @@ class Worker:
         while True:
             for key, _ in self._ready.select():
                 watched = cast("socket.socket", key.fileobj)
-                if watched.fileno() >= 0:  # the one before may have closed it
-                    key.data(watched)
+                if watched.fileno() >= 0:  # the one before may have closed it, or changed its act
+                    self._ready.get_key(watched).data(watched)
 
     def _watch(self, watched: socket.socket, act: Callable[[socket.socket], None]) -> None:
         self._ready.register(watched, selectors.EVENT_READ, act)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import os
 import platform
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -139,6 +142,14 @@ def becomes_cat(pid: int) -> bool:
             return True
         time.sleep(0.01)
     return False
+
+
+def until_read(end: socket.socket) -> None:
+    """Wait until the other end has taken all that was sent."""
+    deadline = time.monotonic() + PATIENCE
+    while struct.unpack("i", fcntl.ioctl(end, termios.TIOCOUTQ, b"\0" * 4)) != (0,):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def open_sockets() -> int:
@@ -276,6 +287,42 @@ def test_a_partner_that_ends_early_holds_nobody(
     assert partner.end() == 0
 
 
+def test_one_whose_name_is_held_but_never_listened_to_serves_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any user of the machine can bind the name between two workers' lives."""
+    monkeypatch.setattr(socket.socket, "listen", lambda _: None)
+    monkeypatch.setattr(pairing, "PATIENCE", 0.05)
+    _, held = pairing.meet(tmp_path, 9000)
+    assert held is not None
+    with held:
+        assert pairing.meet(tmp_path, 9001) == (None, None)
+
+
+def test_a_partner_that_is_lost_as_the_front_end_comes_ends_alone(
+    serving: tuple[socket.socket, threading.Thread], tmp_path: Path
+) -> None:
+    """Both are noticed at once, after the batch that was under way."""
+    first, _ = serving
+    partner, _ = pairing.meet(tmp_path, 9001)
+    assert partner is not None
+    name = str(tmp_path / "9001")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(name)
+        listening.listen(1)
+        socket.send_fds(partner, [b"\0"], [listening.fileno()])
+    until_read(partner)
+    whole = batch(b"slow")
+    first.sendall(whole[:9])
+    until_read(first)
+    with socket.socket(socket.AF_UNIX) as second:
+        second.connect(name)
+        partner.close()
+        first.sendall(whole[9:])
+        assert first.recv(1 << 16).endswith(packed(b"SLOW") + END)
+        ask(first, b"a")
+
+
 def test_only_the_two_of_a_pair_meet(tmp_path: Path) -> None:
     _, meeting = pairing.meet(tmp_path, 9002)
     assert meeting is not None
@@ -315,12 +362,13 @@ def test_another_users_process_is_no_partner(
         ("sys.platform", "darwin", (*ARGUMENTS, "a.sock.9000")),
         ("ts.__version__", "0.13.0", (*ARGUMENTS, "a.sock.9000")),
         ("sys.platform", "linux", ("--sock-type", "tcp", "--port", "9000", *ARGUMENTS[2:4])),
+        ("handler.pairing.GPUS", Path("/"), (*ARGUMENTS, "a.sock.9000")),
     ],
-    ids=["another system", "another version", "a port"],
+    ids=["another system", "another version", "a port", "several GPUs"],
 )
 def test_elsewhere_each_serves_alone(
     name: str,
-    value: str,
+    value: object,
     arguments: Sequence[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
