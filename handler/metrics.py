@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handler.errors import RequestError
+from handler.labels import LABELS
 
 LABEL_NAMES: dict[str, str | None] = {
     "mnist_requests_total": "protocol",
@@ -58,22 +59,19 @@ Emit: TypeAlias = Callable[[str, "str | None", float], None]
 class Metrics:
     """Counters that one thread adds to and another one collects.
 
-    Args:
-        classes: how many the model tells apart.
-
     Attributes:
         requests: by protocol.
         errors: by code: requests refused, images refused in their place, faults of the server.
         totals: the counters without a label, by name.
     """
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self) -> None:
         # From 0 on, since Prometheus cannot tell the increase of what was not there before.
         self.requests = dict.fromkeys(PROTOCOLS, 0)
         self.errors = dict.fromkeys(CODES, 0)
         self.totals = {name: 0.0 for name, label in LABEL_NAMES.items() if label is None}
         # How often each class was predicted with a confidence in each bucket.
-        self._predicted = np.zeros((classes, len(BOUNDS) + 1), np.int64)
+        self._predicted = np.zeros((len(LABELS), len(BOUNDS) + 1), np.int64)
         self._confidence_sum = 0.0
         self._waiting: deque[tuple[NDArray[np.int64], NDArray[np.float32]]] = deque()
         self._images_waiting = 0
@@ -141,5 +139,5 @@ def report(metrics: Metrics, emit: Emit) -> None:
     threading.Thread(target=run, name="metrics", daemon=True).start()
 
 
-METRICS = Metrics(classes=10)
+METRICS = Metrics()
 """This worker's."""

@@ -19,11 +19,9 @@ import torch
 from numpy.typing import NDArray
 
 from handler.explain import Attribution, integrated_gradients
+from handler.labels import LABELS
 from handler.memory import keep_freed_memory
 from handler.preprocessing import to_tensor
-
-LABELS: tuple[int | str, ...] = tuple(range(10))
-"""What an answer calls class 0, 1, …: to serve another model, put its class names here."""
 
 FEW = 2
 """Up to so many images, oneDNN costs the network more than it saves: 207 µs for one, not 138."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from handler.arrays import Images
 from handler.errors import RequestError, Unreadable
 from handler.explain import Attribution
-from handler.model import LABELS
+from handler.labels import LABELS
 
 
 class Headers(dict[str, Any]):

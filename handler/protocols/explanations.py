@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from handler.errors import InvalidRange, Unreadable
-from handler.model import LABELS
+from handler.labels import LABELS
 from handler.protocols import Answer, Decoded, Predictions, Request, load_json, looks_like_json
 from handler.protocols.plain import decode_form, decode_single
 from handler.protocols.v1 import decode_instances

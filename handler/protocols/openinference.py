@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from handler.arrays import MAX_IMAGES, Images, as_images, stack
 from handler.errors import InvalidShape, RequestError, TooLarge, Unreadable
-from handler.model import LABELS
+from handler.labels import LABELS
 from handler.protocols import Answer, Decoded, Predictions
 from handler.protocols.plain import decode_single
 from handler.protocols.v1 import decode_base64, decode_numbers, json_type

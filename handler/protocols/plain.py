@@ -14,7 +14,7 @@ from handler.arrays import (
     parse_npy,
 )
 from handler.errors import TooLarge, Unreadable
-from handler.model import LABELS
+from handler.labels import LABELS
 from handler.preprocessing import prepare_image
 from handler.protocols import Answer, Decoded, Predictions, Request
 

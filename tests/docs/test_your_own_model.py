@@ -16,7 +16,7 @@ def test_another_model_is_trained_archived_and_served(checkout: Path) -> None:
     training, preprocessing, labels = code(PAGE, "python")
     (checkout / "clothes.py").write_text(training)
     (checkout / "handler" / "preprocessing.py").write_text(preprocessing)
-    module = checkout / "handler" / "model.py"
+    module = checkout / "handler" / "labels.py"
     changed, count = re.subn(r"^LABELS: .*\n", labels, module.read_text(), flags=re.MULTILINE)
     assert count == 1
     module.write_text(changed)

@@ -20,7 +20,7 @@ from schemathesis.specs.openapi import checks
 
 from client.server import REPOSITORY, Server
 from handler.archive import MODEL_NAME, VERSION
-from handler.model import LABELS
+from handler.labels import LABELS
 from tests.conftest import TIMEOUT
 from tests.images import b64, malformed, npy, png
 from tests.served.test_predictions import worker_pids
