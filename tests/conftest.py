@@ -96,10 +96,15 @@ def make_home(archive: Path) -> Path:
 
 
 @contextmanager
-def serving(archive: Path) -> Iterator[Server]:
-    """A real TorchServe on ports and in a folder of its own."""
+def serving(archive: Path, *changes: tuple[str, str]) -> Iterator[Server]:
+    """A real TorchServe on ports and in a folder of its own, with changes to config.properties."""
     home = make_home(archive)
+    settings = home / "config.properties"
     try:
+        for old, new in changes:
+            text = settings.read_text()
+            assert text.count(old) == 1
+            settings.write_text(text.replace(old, new))
         with Server(home, free_ports()).running() as running:
             yield running
     finally:

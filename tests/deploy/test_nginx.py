@@ -26,7 +26,7 @@ from benchmarks.processes import Running
 from client.server import REPOSITORY, Server
 from handler.model import DigitModel
 from tests.conftest import TIMEOUT, free_ports, serving
-from tests.faults.conftest import configured, request_of, worker_of
+from tests.faults.conftest import request_of, worker_of
 from tests.faults.test_overload import Answer
 from tests.faults.test_overload import ask_at_once as ask_on_connections
 from tests.images import npy, png
@@ -261,8 +261,8 @@ def test_a_refusal_says_when_to_ask_again(
     body = npy(mnist_test[0][:500])
     small = ("\njob_queue_size=1000\n", "\njob_queue_size=4\n")
     with (
-        configured(archive, *small) as first,
-        configured(archive, *small) as second,
+        serving(archive, small) as first,
+        serving(archive, small) as second,
         nginx(tmp_path, [first, second]) as url,
     ):
         answers = ask_at_once(url, body)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import psutil
 import pytest
 
 from client.server import REPOSITORY, Server
-from tests.conftest import free_ports, make_home, workers_of
+from tests.conftest import workers_of
 
 Report = Callable[[str], None]
 RESULTS = REPOSITORY / "reports" / "faults.txt"
@@ -73,21 +70,6 @@ def worker_of(server: Server) -> psutil.Process:
         time.sleep(0.05)
     (worker,) = workers_of(server)
     return worker
-
-
-@contextmanager
-def configured(archive: Path, setting: str, changed: str) -> Iterator[Server]:
-    """A server of a test's own, with one setting of config.properties changed."""
-    home = make_home(archive)
-    path = home / "config.properties"
-    text = path.read_text()
-    assert text.count(setting) == 1
-    path.write_text(text.replace(setting, changed))
-    try:
-        with Server(home, free_ports()).running() as server:
-            yield server
-    finally:
-        shutil.rmtree(home)
 
 
 @pytest.fixture(scope="session")

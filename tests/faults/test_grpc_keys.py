@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from client.server import Server
-from tests.conftest import TIMEOUT
-from tests.faults.conftest import Report, configured, worker_of
+from tests.conftest import TIMEOUT, serving
+from tests.faults.conftest import Report, worker_of
 from tests.faults.test_security import KINDS, keys
 from tests.images import png
 from tests.served.clients import messages
@@ -124,7 +124,7 @@ def test_nobody_registers_a_model(server: Server, url: str) -> None:
 def test_an_expired_key_is_let_nowhere(archive: Path) -> None:
     """Neither to the one port nor to the other; keys live for 0.1 minutes here."""
     lifetime = ("token_expiration_min=1440", "token_expiration_min=0.1")
-    with configured(archive, *lifetime) as server:
+    with serving(archive, lifetime) as server:
         valid = keys(server)
         for port, method in ((INFERENCE, "Ping"), (MANAGEMENT, "ListModels")):
             key = f"Bearer {valid[PORTS[port][0]]}"

@@ -16,8 +16,8 @@ import pytest
 from numpy.typing import NDArray
 
 from client.server import Server
-from tests.conftest import TIMEOUT
-from tests.faults.conftest import Report, configured, request_of, worker_of
+from tests.conftest import TIMEOUT, serving
+from tests.faults.conftest import Report, request_of, worker_of
 from tests.images import npy
 
 Mnist = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -30,7 +30,8 @@ PAUSE = 1.0  # seconds before a refused client asks again, as Retry-After in dep
 @pytest.fixture
 def own(archive: Path) -> Iterator[Server]:
     """A server whose queue is a tenth of config.properties', so that a test can fill it."""
-    with configured(archive, "\njob_queue_size=1000\n", f"\njob_queue_size={QUEUE}\n") as server:
+    queue = ("\njob_queue_size=1000\n", f"\njob_queue_size={QUEUE}\n")
+    with serving(archive, queue) as server:
         yield server
 
 

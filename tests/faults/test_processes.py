@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from client import DigitClient
 from client.server import Server
 from handler.model import DigitModel
-from tests.conftest import TIMEOUT
-from tests.faults.conftest import Report, configured, worker_of
+from tests.conftest import TIMEOUT, serving
+from tests.faults.conftest import Report, worker_of
 from tests.images import png
 
 Mnist = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -32,7 +32,8 @@ BACK = 60.0  # seconds until which the service must be back
 @pytest.fixture
 def own(archive: Path) -> Iterator[Server]:
     """A server of the test's own, whose worker may be silent for a short time only."""
-    with configured(archive, '"responseTimeout": 30', f'"responseTimeout": {SILENT}') as server:
+    limit = ('"responseTimeout": 30', f'"responseTimeout": {SILENT}')
+    with serving(archive, limit) as server:
         yield server
 
 

@@ -21,8 +21,7 @@ import requests
 from numpy.typing import NDArray
 
 from client.server import REPOSITORY, Server
-from tests.conftest import TIMEOUT, free_ports, make_home
-from tests.faults.conftest import configured
+from tests.conftest import TIMEOUT, free_ports, make_home, serving
 from tests.images import npy
 
 Mnist = tuple[NDArray[np.uint8], NDArray[np.int64]]
@@ -186,7 +185,8 @@ def test_no_snapshot_is_written_or_read(server: Server) -> None:
 @pytest.fixture
 def short_lived(archive: Path) -> Iterator[Server]:
     """A server whose keys live for 0.1 minutes."""
-    with configured(archive, "token_expiration_min=1440", "token_expiration_min=0.1") as server:
+    lifetime = ("token_expiration_min=1440", "token_expiration_min=0.1")
+    with serving(archive, lifetime) as server:
         yield server
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from client.server import Server
 from handler.model import DigitModel
-from tests.conftest import TIMEOUT, free_ports, make_home
+from tests.conftest import TIMEOUT, serving
 from tests.images import b64, png
 from tests.served.clients import Images, authorization, grpc_channel, messages, services
 
@@ -77,14 +76,9 @@ def test_no_key_no_answer(stub: Any) -> None:
 @pytest.fixture(scope="module")
 def oip_server(archive: Path) -> Iterator[Server]:
     """A server that offers the Open Inference Protocol by gRPC, which is off by default."""
-    home = make_home(archive)
-    try:
-        with (home / "config.properties").open("a") as settings:
-            settings.write("\nts_open_inference_protocol=true\n")
-        with Server(home, free_ports()).running() as running:
-            yield running
-    finally:
-        shutil.rmtree(home)
+    a_line = "\nmodel_store=model_store\n"
+    with serving(archive, (a_line, f"{a_line}ts_open_inference_protocol=true\n")) as running:
+        yield running
 
 
 def call(server: Server, method: str, request: Any, answer: Any) -> Any:
