@@ -68,7 +68,7 @@ def label(source: Path, output: Path, model: Path, column: str = "image") -> Lab
     except ImportError as error:
         raise UsageError(MISSING) from error
     blocks = _blocks(source, output, column)
-    _check_plan(output, blocks, model)
+    _check_plan(output, blocks, column, model)
     todo = [number for number in range(len(blocks)) if not _file(output, number).exists()]
     started, images, refused = time.monotonic(), 0, 0
     cores = min(os.cpu_count() or 1, max(1, len(todo)))
@@ -194,12 +194,14 @@ def _read(block: Block, column: str) -> tuple[list[str], list[bytes]]:
     return [f"{file}:{block.row_group}:{row}" for row in range(len(bodies))], bodies
 
 
-def _check_plan(output: Path, blocks: list[Block], model: Path) -> None:
-    """Refuse to mix results: of other images, in other blocks, or by another model."""
+def _check_plan(output: Path, blocks: list[Block], column: str, model: Path) -> None:
+    """Refuse to mix results: of other or changed images, in other blocks, or by another model."""
     if not model.is_file():
         raise UsageError(f"no model at {model}; `make model` trains it")
+    files = [Path(name).stat() for block in blocks for name in block.files]
+    images = [blocks, column, [(file.st_size, file.st_mtime_ns) for file in files]]
     plan = {
-        "blocks": hashlib.sha256(json.dumps(blocks).encode()).hexdigest(),
+        "images": hashlib.sha256(json.dumps(images).encode()).hexdigest(),
         "model": hashlib.sha256(model.read_bytes()).hexdigest(),
     }
     path = output / PLAN

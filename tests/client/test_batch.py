@@ -14,7 +14,9 @@ import pytest
 from numpy.typing import NDArray
 from pyarrow import parquet
 
+from client import batch
 from client.__main__ import main
+from client.errors import UsageError
 from client.server import REPOSITORY
 from handler.model import DigitModel
 from tests.images import png
@@ -91,16 +93,24 @@ def test_a_killed_run_goes_on_where_it_stopped(
     check(output, model, mnist_test[0])
 
 
-def test_results_are_not_mixed(
-    tmp_path: Path, source: Path, model_file: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_results_are_not_mixed(tmp_path: Path, model_file: Path) -> None:
     other = tmp_path / "other.pt"
     other.write_bytes(model_file.read_bytes() + b"\0")
-    (tmp_path / "labels").mkdir()
-    (tmp_path / "labels" / "plan.json").write_text('{"blocks": "", "model": ""}')
-    command = ["batch", str(source), "--output", str(tmp_path / "labels")]
-    assert main([*command, "--model", str(other)]) == 64
-    assert "choose another --output" in capsys.readouterr().err
+    images = tmp_path / "images.parquet"
+    images.write_bytes(b"1")
+    blocks, output = [batch.Block((str(images),), 0)], tmp_path / "labels"
+    for _ in range(2):
+        batch._check_plan(output, blocks, "image", model_file)
+    for changed in (
+        (blocks * 2, "image", model_file),
+        (blocks, "second", model_file),
+        (blocks, "image", other),
+    ):
+        with pytest.raises(UsageError, match="choose another --output"):
+            batch._check_plan(output, *changed)
+    images.write_bytes(b"22")
+    with pytest.raises(UsageError, match="choose another --output"):
+        batch._check_plan(output, blocks, "image", model_file)
 
 
 def test_its_own_labels_are_no_images(
