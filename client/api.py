@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from client import explain, openinference, protocol
-from client.errors import ClientError, Refused, ServerUnreachable
+from client.errors import ClientError, Refused, ServerBusy, ServerUnreachable
 from client.explain import Explanation
 from client.images import Encoded, ImageLike, Pixels, as_items, encode, size
 from client.keys import Keys

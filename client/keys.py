@@ -13,6 +13,7 @@ import os
 import re
 import threading
 import time
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -33,13 +34,16 @@ class Keys:
         key_file: TorchServe's key file. Default: the environment's MNIST_KEY_FILE; else, for a
             server on this machine, key_file.json in the working directory or in the repository's
             root. Another machine's server is never sent the keys of this one's.
+        url: the server's inference address.
         management_url: where a new key is asked for.
 
     Raises:
         ValueError: the explicit key cannot be one.
     """
 
-    def __init__(self, key: str | None, key_file: Path | None, management_url: str) -> None:
+    def __init__(
+        self, key: str | None, key_file: Path | None, url: str, management_url: str
+    ) -> None:
         self._explicit = (key or os.environ.get("MNIST_KEY") or "").strip() or None
         if self._explicit and not re.fullmatch("[!-~]+", self._explicit):
             raise ValueError(
@@ -51,7 +55,8 @@ class Keys:
         if chosen:
             self._places = [Path(chosen)]
         else:
-            self._places = found_here if is_loopback(management_url) else []
+            here = is_loopback(url) and is_loopback(management_url)
+            self._places = found_here if here else []
         self._management_url = management_url
         self._current = self._explicit
         self._lock = threading.Lock()
@@ -139,4 +144,7 @@ class Keys:
 def is_loopback(url: str) -> bool:
     """Tell whether the URL is this machine's own: then no proxy of the environment's is used."""
     host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:  # a name, and of names 127.example.com is not this machine's
+        return host == "localhost"

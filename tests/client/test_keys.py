@@ -182,5 +182,18 @@ def test_the_keys_of_this_machine_are_not_sent_to_another(
     monkeypatch.delenv("MNIST_KEY_FILE", raising=False)
     content = {"inference": {"key": "secret"}, "API": {"key": "api"}}
     (tmp_path / "key_file.json").write_text(json.dumps(content))
-    assert keys.Keys(None, None, "http://127.0.0.1:8081").current() == "secret"
-    assert keys.Keys(None, None, "http://192.0.2.1:8081").current() is None
+    here, there = "http://127.0.0.1", "http://192.0.2.1"
+    assert keys.Keys(None, None, f"{here}:8080", f"{here}:8081").current() == "secret"
+    assert keys.Keys(None, None, f"{there}:8080", f"{there}:8081").current() is None
+    assert keys.Keys(None, None, f"{there}:8080", f"{here}:8081").current() is None
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        *[(host, True) for host in ("localhost", "127.0.0.1", "127.9.9.9", "[::1]")],
+        *[(host, False) for host in ("127.example.com", "192.0.2.1", "localhost.example", "[::2]")],
+    ],
+)
+def test_which_hosts_are_this_machine(host: str, expected: bool) -> None:
+    assert keys.is_loopback(f"http://{host}:8080") == expected
