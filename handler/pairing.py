@@ -70,10 +70,11 @@ def meet(model_dir: Path, number: int) -> tuple[socket.socket | None, socket.soc
 
     Returns:
         A connection to the partner that serves for both; or, where this worker is the first, the
-        socket that the other will connect to; or neither, where who has the name does not listen.
+        socket that the other will connect to.
 
     Raises:
-        PermissionError: another user's process waits there.
+        PermissionError, TimeoutError: another user's process waits there, or one that does not
+            listen. Python prints either, and the worker starts without a partner.
     """
     pair_id = f"{os.getppid()} {number // 2} {model_dir.resolve()}"
     # A name outside the file system: it is free again when the process that took it has ended.
@@ -86,7 +87,9 @@ def meet(model_dir: Path, number: int) -> tuple[socket.socket | None, socket.soc
         except ConnectionRefusedError:  # it is about to listen, or has just ended
             if time.monotonic() > deadline:
                 waiting.close()
-                return None, None
+                raise TimeoutError(
+                    "a process that does not listen has taken its partner's name"
+                ) from None
             time.sleep(0.01)
             continue
         if not same_user(waiting):

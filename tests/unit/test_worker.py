@@ -287,7 +287,7 @@ def test_a_partner_that_ends_early_holds_nobody(
     assert partner.end() == 0
 
 
-def test_one_whose_name_is_held_but_never_listened_to_serves_alone(
+def test_a_partner_that_never_listens_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Any user of the machine can bind the name between two workers' lives."""
@@ -295,8 +295,8 @@ def test_one_whose_name_is_held_but_never_listened_to_serves_alone(
     monkeypatch.setattr(pairing, "PATIENCE", 0.05)
     _, held = pairing.meet(tmp_path, 9000)
     assert held is not None
-    with held:
-        assert pairing.meet(tmp_path, 9001) == (None, None)
+    with held, pytest.raises(TimeoutError, match="does not listen"):
+        pairing.meet(tmp_path, 9001)
 
 
 def test_a_partner_that_is_lost_as_the_front_end_comes_ends_alone(
