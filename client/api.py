@@ -72,7 +72,7 @@ class DigitClient:
     ) -> None:
         self.url = _http_url(url or os.environ.get("MNIST_URL") or DEFAULT_URL)
         management = os.environ.get("MNIST_MANAGEMENT_URL") or _management_url(self.url)
-        keys = Keys(key, Path(key_file) if key_file else None, _http_url(management))
+        keys = Keys(key, Path(key_file) if key_file else None, self.url, _http_url(management))
         self._transport = Transport(self.url, keys, timeout, deadline)
         self._pool = ThreadPoolExecutor(connections, thread_name_prefix="digit-client")
         self._images_per_request = images_per_request
@@ -216,15 +216,33 @@ class DigitClient:
     def _ask(
         self, images: list[bytes] | Pixels, probabilities: bool, stop: threading.Event
     ) -> list[Prediction]:
-        """Send one request; if it is refused as a whole, halve it until the culprits are alone."""
+        """Send one request; if it is refused as a whole, halve it until the culprits are alone.
+
+        Images that the server had no time for, beside those that it answered, are sent again.
+        """
         request, read = protocol.request, protocol.predictions
         if probabilities:
             request, read = openinference.request, openinference.predictions
+        divisible = len(images) > 1
         try:
-            return read(self._transport.post(request(images), stop), len(images))
+            answer = self._transport.post(request(images), stop, divisible)
         except Refused as error:
-            if len(images) == 1:
+            if not divisible:
                 return [Prediction(None, error=error)]
+        except ServerBusy:
+            if not divisible:
+                raise
+        else:
+            predictions = read(answer, len(images))
+            left = [i for i, each in enumerate(predictions) if isinstance(each.error, ServerBusy)]
+            if 0 < len(left) < len(images):  # it gets on
+                again = (
+                    images[left] if isinstance(images, np.ndarray) else [images[i] for i in left]
+                )
+                answers = self._ask(again, probabilities, stop)
+                for index, prediction in zip(left, answers, strict=True):
+                    predictions[index] = prediction
+            return predictions
         half = len(images) // 2
         return [
             *self._ask(images[:half], probabilities, stop),

@@ -24,6 +24,12 @@ class ServerFailed(ClientError):
     code = "server_failed"
 
 
+class ServerBusy(ServerFailed):
+    """The server has no time, or no memory, for all that was sent to it at once (503 `busy`)."""
+
+    code = "busy"
+
+
 class NotOffered(ClientError):
     """The server does not have the model or the protocol that was asked for (404, 405, 501)."""
 

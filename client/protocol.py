@@ -14,7 +14,7 @@ import json
 import numpy as np
 import requests
 
-from client.errors import Refused, ServerFailed
+from client.errors import Refused, ServerBusy, ServerFailed
 from client.images import Pixels
 from client.prediction import Prediction
 from client.transport import Request, read_error
@@ -65,7 +65,8 @@ def predictions(answer: requests.Response, count: int) -> list[Prediction]:
 def _prediction(value: object) -> Prediction:
     if isinstance(value, dict) and "error" in value:
         code, message = read_error(value)
-        return Prediction(None, error=Refused(message, code))
+        busy = code == ServerBusy.code
+        return Prediction(None, error=ServerBusy(message) if busy else Refused(message, code))
     if not isinstance(value, int):
         raise ServerFailed(f"expected a digit, the server sent {str(value)[:80]!r}")
     return Prediction(value)

@@ -23,6 +23,7 @@ from client.errors import (
     ClientError,
     NotOffered,
     Refused,
+    ServerBusy,
     ServerFailed,
     ServerUnreachable,
     Unauthorized,
@@ -79,18 +80,22 @@ class Transport:
         self._local = threading.local()
         self._sessions: list[requests.Session] = []
 
-    def post(self, request: Request, cancelled: threading.Event) -> requests.Response:
+    def post(
+        self, request: Request, cancelled: threading.Event, divisible: bool = False
+    ) -> requests.Response:
         """Return the server's answer to `request`, a 200.
 
         Args:
             request: what to send.
             cancelled: once set, no further attempt is made.
+            divisible: whether less can be asked for, where the server is too busy for all of it.
 
         Raises:
             Refused: 400, 413, 422; it is about what was sent.
             NotOffered: 404, 405, 501.
             Unauthorized: no key fits, nor a renewed one.
             ServerUnreachable: no answer by the deadline.
+            ServerBusy: it has no time for all of a divisible request.
             ServerFailed: 429 or 5xx until the deadline, or an unexpected status.
         """
         end = time.monotonic() + self._deadline
@@ -114,7 +119,8 @@ class Transport:
                         raise self._unauthorized()
                     self._keys.replace(key)
                     continue
-                again = answer.status_code in TRANSIENT
+                too_much = divisible and isinstance(failure, ServerBusy)
+                again = answer.status_code in TRANSIENT and not too_much
                 wait = max(wait, _seconds(answer.headers.get("Retry-After")))
             pause = min(LONGEST_PAUSE, wait) * random.uniform(0.5, 1)  # noqa: S311
             if not again or time.monotonic() + pause >= end or cancelled.wait(pause):
@@ -174,6 +180,8 @@ def explain(answer: requests.Response) -> ClientError:
         return Unauthorized(f"The server does not accept the key: {message}")
     if status in REFUSALS:
         return Refused(message, code, status)
+    if code == ServerBusy.code:
+        return ServerBusy(f"The server is busy: {message}")
     where = urlsplit(answer.url).path
     if status in NOT_OFFERED:
         return NotOffered(f"The server does not offer {where} ({status}): {message}")

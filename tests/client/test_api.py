@@ -13,7 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from client import DigitClient, NotOffered, Refused, ServerFailed, ServerUnreachable
+from client import (
+    DigitClient,
+    NotOffered,
+    Refused,
+    ServerBusy,
+    ServerFailed,
+    ServerUnreachable,
+)
 from client.images import ImageLike
 from client.server import REPOSITORY
 from tests.client.conftest import Connect, pixels
@@ -151,6 +158,48 @@ def test_a_refused_image_costs_its_neighbours_nothing(
         else:
             assert (prediction.digit, prediction.error) == (index % 10, None)
     assert len(stub.asked) <= 45  # halving, not a thousand single requests
+
+
+BUSY = {"error": {"code": "busy", "message": "send less"}}
+
+
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_a_server_that_is_too_busy_for_all_is_asked_for_less(
+    connect: Connect, stub: Stub, probabilities: bool
+) -> None:
+    """At once, and without asking again for what it will never have the time for."""
+    whole = {"error": "busy: send less"} if probabilities else BUSY
+
+    def answer(asked: Asked) -> Answer:
+        return respond(asked) if len(asked.images) < 100 else Answer(503, whole)
+
+    stub.respond = answer
+    predictions = connect(deadline=0.01).predict(pixels(1000), probabilities=probabilities)
+    assert [p.digit for p in predictions] == [i % 10 for i in range(1000)]
+    assert len(stub.asked) == 31
+
+
+@pytest.mark.parametrize("kind", ["pixels", "encoded"])
+def test_images_that_it_had_no_time_for_are_sent_again(
+    connect: Connect, stub: Stub, kind: str
+) -> None:
+    def answer(asked: Asked) -> Answer:
+        digits: list[object] = [*asked.images]
+        digits[20:] = [BUSY] * len(digits[20:])
+        return Answer(200, {"predictions": digits} if kind == "encoded" else digits)
+
+    stub.respond = answer
+    images = pixels(50) if kind == "pixels" else [b"digit %d" % (i % 10) for i in range(50)]
+    predictions = connect().predict(images)
+    assert [p.digit for p in predictions] == [i % 10 for i in range(50)]
+    assert [len(asked.images) for asked in stub.asked] == [50, 30, 10]
+
+
+def test_a_server_that_has_time_for_none_is_no_endless_loop(connect: Connect, stub: Stub) -> None:
+    stub.respond = lambda asked: Answer(200, [BUSY] * len(asked.images))
+    first, second = connect().predict(pixels(2))
+    assert isinstance(first.error, ServerBusy)
+    assert isinstance(second.error, ServerBusy)
 
 
 def test_refusals_are_reported_one_by_one(connect: Connect, tmp_path: Path) -> None:
