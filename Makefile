@@ -60,7 +60,7 @@ plot: | $(READY) ## ask the server for 16 random test digits and draw them
 	$(BIN)/python -m client plot --output $(PLOT)
 
 draw: archive ## draw a digit in the browser; starts the server if none runs
-	@test -e key_file.json || $(SERVER) start $(PORT_FLAG)
+	@$(SERVER) ready $(PORT_FLAG) >/dev/null || $(SERVER) start $(PORT_FLAG)
 	@$(BIN)/python -m client draw
 
 key: | $(READY) ## print the inference key, for curl
@@ -70,8 +70,8 @@ doctor: | $(READY) ## tell what keeps the server from starting or from serving
 	@$(BIN)/python -m client doctor $(PORT_FLAG)
 
 demo: archive ## all of it: set up, train, archive, start, plot to predictions.png, stop
-	@trap '$(SERVER) stop $(PORT_FLAG)' EXIT; \
-	$(SERVER) start $(PORT_FLAG) && $(BIN)/python -m client plot --output $(PLOT)
+	@$(SERVER) start $(PORT_FLAG) && { trap '$(SERVER) stop $(PORT_FLAG)' EXIT; \
+	$(BIN)/python -m client plot --output $(PLOT); }
 
 test: $(READY_DEV) ## every test, on a TorchServe of the tests' own
 	$(BIN)/python -m pytest
