@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
@@ -24,7 +25,8 @@ Images: TypeAlias = "NDArray[np.uint8] | NDArray[np.float32]"
 Item = TypeVar("Item")
 
 NPY_MAGIC = b"\x93NUMPY"
-MAX_IMAGES = 10_000  # per request: 8 MB of uint8, one second of work on one core at the very most
+MAX_IMAGES = 10_000  # per request: 8 MB of uint8
+MAX_DIMENSIONS = 4
 
 
 def parse_npy(body: bytes | bytearray) -> NDArray[Any]:
@@ -39,6 +41,7 @@ def parse_npy(body: bytes | bytearray) -> NDArray[Any]:
     Raises:
         Unreadable: a damaged header, pickled objects, items of no bytes, or fewer bytes than the
             header promises.
+        InvalidShape, TooLarge: see `check_shape`.
     """
     header = io.BytesIO(bytes(body[: 16 * 1024]))
     try:
@@ -55,18 +58,42 @@ def parse_npy(body: bytes | bytearray) -> NDArray[Any]:
         ) from error
     if dtype.hasobject:
         raise Unreadable("expected a .npy file of numbers, got pickled objects (never loaded)")
+    if dtype.subdtype:
+        raise Unreadable("expected a .npy file of numbers, got an array in each item")
     if not dtype.itemsize:  # such as '0U3': text of no length, that numpy's own reading trips over
         raise Unreadable("expected a .npy file of numbers, got items of no bytes")
     if not all(type(side) is int and side >= 0 for side in shape):
         raise Unreadable("expected a .npy shape of whole numbers")
+    check_shape(shape)
     count = math.prod(shape)
     expected, got = count * dtype.itemsize, len(body) - header.tell()
     if got < expected:
         raise Unreadable(f"expected {expected} bytes after the .npy header, got {got}")
-    if count == 0:
-        return np.zeros(shape, dtype)
     flat = np.frombuffer(body, dtype, count, header.tell())
     return flat.reshape(shape, order="F" if fortran_order else "C")
+
+
+def check_shape(shape: Sequence[int]) -> None:
+    """Ask whether an array of this shape holds images, before it is made.
+
+    Raises:
+        InvalidShape: it is none of those that `as_images` takes, or has no image.
+        TooLarge: more than `MAX_IMAGES` images.
+    """
+    shape = tuple(shape)
+    if shape in ((28, 28), (784,)):
+        return
+    if shape[1:] not in ((28, 28), (1, 28, 28), (784,)):
+        raise InvalidShape(
+            "expected shape [28,28], [N,28,28], [N,1,28,28] or [N,784], "
+            f"got {reprlib.repr(list(shape))}"
+        )
+    if shape[0] == 0:
+        raise InvalidShape("expected at least one image, got none")
+    if shape[0] > MAX_IMAGES:
+        raise TooLarge(
+            f"expected at most {MAX_IMAGES} images in a request, got {reprlib.repr(shape[0])}"
+        )
 
 
 def as_images(array: NDArray[Any]) -> tuple[Images, dict[int, RequestError]]:
@@ -83,17 +110,8 @@ def as_images(array: NDArray[Any]) -> tuple[Images, dict[int, RequestError]]:
         InvalidShape: another shape, no image at all, or a dtype that is no number.
         TooLarge: more than `MAX_IMAGES` images.
     """
-    shape = array.shape
-    if shape not in ((28, 28), (784,)) and shape[1:] not in ((28, 28), (1, 28, 28), (784,)):
-        raise InvalidShape(
-            "expected shape [28,28], [N,28,28], [N,1,28,28] or [N,784], "
-            f"got {list(shape) if len(shape) <= 8 else f'{len(shape)} dimensions'}"
-        )
+    check_shape(array.shape)
     images = array.reshape(-1, 28, 28)
-    if len(images) == 0:
-        raise InvalidShape("expected at least one image, got none")
-    if len(images) > MAX_IMAGES:
-        raise TooLarge(f"expected at most {MAX_IMAGES} images in a request, got {len(images)}")
     in_range, refusals = _check_range(images)
     prepared, illegible = prepare_images(in_range)
     return prepared, illegible | refusals

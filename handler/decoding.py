@@ -8,13 +8,8 @@ frame of several. Which pixels are ink is for `handler.preprocessing` to say.
 from __future__ import annotations
 
 import io
-import math
-import time
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import cv2
@@ -22,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from handler.errors import Busy, TooLarge, Unreadable
+from handler.deadline import check_time
+from handler.errors import TooLarge, Unreadable
 
 Pixels = NDArray[np.uint8]
 Bytes = bytes | bytearray | memoryview
@@ -39,23 +35,8 @@ DRAFT_SIDE = 1024
 # 64 megapixels with transparency would take 2 GB else.
 REDUCED_SIDE = 2048
 
-# Two kilobytes of WebP can unfold to 64 megapixels, which take seconds, and a request may hold
-# thousands. The images of one batch share this time: after the first, large ones are refused,
-# after the second all but the plainest. So the worker answers long before it would be replaced,
-# even where two batches wait for it.
-LARGE_SECONDS, ALL_SECONDS = 4.0, 10.0
+# As many take some 20 ms: a batch has time for few of them, see `handler.deadline`.
 LARGE_PIXELS = 500_000
-_started: ContextVar[float] = ContextVar("_started", default=math.inf)
-
-
-@contextmanager
-def shared_time() -> Iterator[None]:
-    """Let the images decoded in this block share the time above; outside of it none is limited."""
-    token = _started.set(time.monotonic())
-    try:
-        yield
-    finally:
-        _started.reset(token)
 
 
 def decode_image(body: Bytes) -> Pixels:
@@ -115,6 +96,7 @@ def _decode_mnist_png(body: Bytes) -> Pixels | None:
 def _decode_any(body: bytes) -> Pixels:
     if not body:
         raise Unreadable(f"the image is empty (0 bytes); expected {ACCEPTED}")
+    check_time()
     # Pillow raises whatever its plugins meet in hostile bytes: OSError, SyntaxError, ValueError,
     # struct.error, zlib.error, KeyError … All of them but MemoryError mean: not a readable image.
     with warnings.catch_warnings():
@@ -136,9 +118,7 @@ def _decode_any(body: bytes) -> Pixels:
             width, height = image.size
             if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
                 raise TooLarge(_too_large(f", came {width} × {height}"))
-            limit = LARGE_SECONDS if width * height > LARGE_PIXELS else ALL_SECONDS
-            if time.monotonic() - _started.get() > limit:
-                raise Busy("too many large images were sent at once; send fewer, or ask again")
+            check_time(large=width * height > LARGE_PIXELS)
             try:
                 if image.format == "PNG":
                     # Loading does not look at the checksums of what it loads.
@@ -164,25 +144,34 @@ def _pixels(image: Image.Image) -> Pixels:
     if image.format == "JPEG":
         image.draft(None, (DRAFT_SIDE, DRAFT_SIDE))
     image.load()
-    image = ImageOps.exif_transpose(image)
-    if image.mode in ("L", "LA", "RGB", "RGBA") and "transparency" not in image.info:
-        factor = max(image.size) // REDUCED_SIDE
-        if factor > 1:
-            image = image.reduce(factor)
-    if image.mode in ("L", "RGB") and "transparency" not in image.info:
-        return np.asarray(image)
+    image = _in_8_bits(ImageOps.exif_transpose(image))
+    factor = max(image.size) // REDUCED_SIDE
+    if factor > 1:
+        image = image.reduce(factor)
+    pixels = np.asarray(image)
+    return _without_alpha(pixels) if image.mode == "RGBA" else pixels
+
+
+def _in_8_bits(image: Image.Image) -> Image.Image:
+    """The image as L, RGB or RGBA: four bytes a pixel at most."""
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        return image.convert("RGBA")
     if image.mode == "1":
-        return np.asarray(image.convert("L"))
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _to_8_bit(np.asarray(image))
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        return _without_alpha(np.asarray(image.convert("RGBA")))
-    return np.asarray(image.convert("RGB"))
+        return image.convert("L")
+    if image.mode.startswith("I;16"):
+        # Without a copy in floats. 65535 is 257 × 255, so that no value lies half-way between two.
+        values = np.asarray(image).astype(np.uint16, copy=False)  # in this machine's byte order
+        return Image.fromarray(cv2.convertScaleAbs(values, alpha=1 / 257))
+    if image.mode in ("I", "F"):
+        factor = max(image.size) // REDUCED_SIDE
+        small = image.reduce(factor) if factor > 1 else image
+        return Image.fromarray(_to_8_bit(np.asarray(small)))
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
 def _to_8_bit(values: NDArray[Any]) -> Pixels:
-    """Scale by the full range of the type, or by the image's own where the type has none."""
-    if values.dtype.kind == "u" or (values.min() >= 0 and 255 < values.max() <= 65535):
+    """Scale by 16 bits where these are used, else by the image's own range."""
+    if values.min() >= 0 and 255 < values.max() <= 65535:
         return (values.astype(np.float32) * (255 / 65535) + 0.5).astype(np.uint8)
     finite = np.nan_to_num(values.astype(np.float64))
     low, high = min(finite.min(), 0.0), finite.max()

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from handler.deadline import check_time
 from handler.decoding import Bytes, Pixels, decode_image
-from handler.errors import Busy, NoDigit
+from handler.errors import Busy, NoDigit, RequestError
 from handler.metrics import METRICS
 from handler.normalising import SIDE, normalise
 
@@ -80,7 +81,7 @@ def prepare_image(body: Bytes) -> Pixels:
         ) from error
 
 
-def prepare_images(images: Images) -> tuple[Images, dict[int, NoDigit]]:
+def prepare_images(images: Images) -> tuple[Images, dict[int, RequestError]]:
     """Images given as numbers [N, 28, 28], uint8 or float32 in [0, 1], ready for `to_tensor`.
 
     Returns images of the same shape and type, and the refusals by index; a refused image is
@@ -91,14 +92,15 @@ def prepare_images(images: Images) -> tuple[Images, dict[int, NoDigit]]:
         return images, {}
     METRICS.totals["mnist_normalised_total"] += int((~form).sum())
     ready = images.copy()
-    refusals: dict[int, NoDigit] = {}
+    refusals: dict[int, RequestError] = {}
     for i in np.flatnonzero(~form).tolist():
         pixels = images[i] if images.dtype == np.uint8 else np.rint(images[i] * 255)
         try:
+            check_time()
             clean = normalise(pixels.astype(np.uint8))
-        except NoDigit as refusal:
+        except (Busy, NoDigit) as refusal:
             # A new one: the raised one holds its frames, and these the pixels of every step.
-            refusals[i] = NoDigit(refusal.message)
+            refusals[i] = type(refusal)(refusal.message)
             clean = np.zeros((SIDE, SIDE), np.uint8)
         ready[i] = clean if images.dtype == np.uint8 else clean.astype(np.float32) / 255
     return ready, refusals

@@ -15,6 +15,7 @@ import orjson
 from numpy.typing import NDArray
 
 from handler.arrays import Images
+from handler.deadline import check_time
 from handler.errors import RequestError, Unreadable
 from handler.explain import Attribution
 from handler.labels import LABELS
@@ -129,7 +130,9 @@ def load_json(body: bytes | bytearray) -> Any:
 
     Raises:
         Unreadable: it is broken, with the place.
+        Busy: there is no time left for it.
     """
+    check_time()
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -17,7 +17,6 @@ from handler.protocols import (
     plain,
     v1,
 )
-from handler.protocols.compression import decompress
 
 _HEADER_LENGTH = "inference-header-content-length"
 
@@ -28,9 +27,6 @@ def decode(request: Request) -> Decoded:
     Raises:
         RequestError: nothing in the request can be predicted.
     """
-    encoding = request.headers.lower.get("content-encoding")
-    if encoding is not None:
-        request = decompress(request, encoding)
     if request.headers.explains:
         METRICS.requests["explain"] += 1
         return explanations.decode(request)
@@ -56,7 +52,10 @@ def refuse(request: Request, error: RequestError) -> Answer:
 
     The Open Inference Protocol wants a plain string; everything else gets code and message.
     """
-    if request.headers.is_kserve and b'"instances"' not in request.fields.get("body", b""):
+    headers = request.headers
+    if headers.is_kserve and (
+        _HEADER_LENGTH in headers.lower or b'"inputs"' in request.fields.get("body", b"")
+    ):
         return Answer(error.status, orjson.dumps({"error": f"{error.code}: {error.message}"}))
     return Answer(error.status, orjson.dumps(error.as_dict()))
 

@@ -7,14 +7,14 @@ extensions for binary tensor data and classification.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from handler.arrays import MAX_IMAGES, Images, as_images, stack
+from handler.arrays import MAX_IMAGES, Images, as_images, check_shape, stack
+from handler.deadline import check_time
 from handler.errors import InvalidShape, RequestError, TooLarge, Unreadable
 from handler.labels import LABELS
 from handler.protocols import Answer, Decoded, Predictions
@@ -47,6 +47,7 @@ def decode_binary(body: bytes | bytearray, header_length: str) -> Decoded:
     """
     if not (header_length.isascii() and header_length.isdigit()) or len(header_length) > 12:
         raise Unreadable("expected Inference-Header-Content-Length to be a whole number")
+    check_time()
     length = int(header_length)
     if length > len(body):
         raise Unreadable(f"expected {length} bytes of JSON header, got a body of {len(body)} bytes")
@@ -90,8 +91,6 @@ def _decode_input(inputs: Any, tensors: memoryview) -> Images:
     shape = tensor.get("shape")
     if not isinstance(shape, list) or not all(type(side) is int and side >= 0 for side in shape):
         raise InvalidShape('expected "shape" to be a list of whole numbers')
-    if len(shape) > 4:
-        raise InvalidShape(f"expected at most 4 dimensions, got {len(shape)}")
     size = _parameters(tensor).get("binary_data_size")
     if size is None:
         if tensors:
@@ -104,6 +103,7 @@ def _decode_input(inputs: Any, tensors: memoryview) -> Images:
         return _decode_encoded_images(shape, tensor.get("data"), raw)
     if not isinstance(datatype, str) or datatype not in _DTYPES:
         raise Unreadable('expected "datatype" to be "UINT8", "FP32" or "BYTES"')
+    check_shape(shape)
     array = _decode_tensor(shape, _DTYPES[datatype], tensor.get("data"), raw)
     images, refusals = as_images(array)
     for index, refusal in sorted(refusals.items()):
@@ -121,7 +121,7 @@ def _decode_tensor(
                 f"expected {count * dtype.itemsize} bytes for this shape and datatype, "
                 f"got {len(raw)}"
             )
-        return np.frombuffer(raw, dtype).reshape(shape) if count else np.zeros(shape, dtype)
+        return np.frombuffer(raw, dtype).reshape(shape)
     array = decode_numbers(data)
     if array.size != count:
         raise InvalidShape(f"expected {count} numbers for this shape, got {array.size}")
@@ -134,19 +134,20 @@ def _decode_tensor(
 def _decode_encoded_images(shape: list[int], data: Any, raw: memoryview | None) -> Images:
     if len(shape) not in (1, 2) or shape[1:] not in ([], [1]):
         raise InvalidShape("expected shape [N] or [N,1] for a BYTES tensor of encoded images")
+    if shape[0] > MAX_IMAGES:
+        raise TooLarge(f"expected at most {MAX_IMAGES} images, got {shape[0]}")
     if raw is not None:
-        bodies = list(_split_bytes(raw))
+        bodies = _split_bytes(raw, shape[0])
     elif isinstance(data, list):
         flat = [text for row in data for text in (row if isinstance(row, list) else [row])]
         bodies = [decode_base64(text) for text in flat]
     else:
         raise Unreadable('expected "data" to be a list of base64 strings')
     if len(bodies) != shape[0]:
-        raise InvalidShape(f"expected {shape[0]} images for this shape, got {len(bodies)}")
+        got = "more" if len(bodies) > shape[0] else len(bodies)
+        raise InvalidShape(f"expected {shape[0]} images for this shape, got {got}")
     if not bodies:
         raise InvalidShape("expected at least one image, got none")
-    if len(bodies) > MAX_IMAGES:
-        raise TooLarge(f"expected at most {MAX_IMAGES} images, got {len(bodies)}")
     images = []
     for index, body in enumerate(bodies):
         try:
@@ -156,18 +157,23 @@ def _decode_encoded_images(shape: list[int], data: Any, raw: memoryview | None) 
     return stack(images)
 
 
-def _split_bytes(raw: memoryview) -> Iterator[bytes]:
-    """The elements of a binary BYTES tensor: each behind its length, 4 bytes little-endian."""
+def _split_bytes(raw: memoryview, count: int) -> list[bytes]:
+    """The elements of a binary BYTES tensor: each behind its length, 4 bytes little-endian.
+
+    No more than one beyond `count`, for there may be millions.
+    """
+    elements: list[bytes] = []
     position = 0
-    while position < len(raw):
+    while position < len(raw) and len(elements) <= count:
         start = position + 4
         stop = start + int.from_bytes(raw[position:start], "little")
         if start > len(raw) or stop > len(raw):
             raise Unreadable(
                 "expected each BYTES element behind its 4-byte length, got fewer bytes"
             )
-        yield bytes(raw[start:stop])
+        elements.append(bytes(raw[start:stop]))
         position = stop
+    return elements
 
 
 def _decode_outputs(document: dict[str, Any]) -> list[_Output]:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64decode
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from handler.arrays import MAX_IMAGES, Images, decode_each, one_image
+from handler.arrays import MAX_DIMENSIONS, MAX_IMAGES, Images, decode_each, one_image
 from handler.errors import InvalidShape, RequestError, TooLarge, Unreadable
 from handler.protocols import Answer, Decoded, Predictions
 from handler.protocols.plain import decode_single
+
+_RAGGED = "expected rows of equal length, got a ragged list"
 
 
 def decode(instances: Any) -> Decoded:
@@ -65,13 +68,23 @@ def decode_numbers(values: Any) -> NDArray[Any]:
     Raises:
         RequestError: rows of unequal length, or something that is no number.
     """
-    try:
-        array = np.asarray(values)
-    except (ValueError, OverflowError) as error:
-        raise InvalidShape("expected rows of equal length, got a ragged list") from error
-    if array.dtype.kind not in "iuf":
+    shape: list[int] = []
+    level = [values]
+    # A level at a time. NumPy would take texts as well, and room for the longest as often as there
+    # are items: gigabytes.
+    while (kinds := set(map(type, level))) == {list}:
+        lengths = set(map(len, level))
+        if len(lengths) > 1:
+            raise InvalidShape(_RAGGED)
+        shape += lengths
+        if len(shape) > MAX_DIMENSIONS:
+            raise InvalidShape(f"expected at most {MAX_DIMENSIONS} dimensions, got more")
+        level = list(chain.from_iterable(level))
+    if list in kinds:
+        raise InvalidShape(_RAGGED)
+    if not kinds <= {int, float}:
         raise Unreadable("expected a list of numbers, got something else in it")
-    return array
+    return np.array(level).reshape(shape)
 
 
 def json_type(value: Any) -> str:

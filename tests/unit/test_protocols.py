@@ -6,6 +6,8 @@ import io
 import json
 import logging
 import struct
+import tracemalloc
+import zlib
 from typing import Any
 
 import numpy as np
@@ -109,6 +111,10 @@ def test_malformed_bodies(model: DigitModel, mnist_test: Mnist, name: str) -> No
         ([["a"] * 28] * 28, "unreadable"),
         ([[True] * 28] * 28, "unreadable"),
         ([[None] * 28] * 28, "unreadable"),
+        (["7"] * 784, "unreadable"),
+        ([0] * 783 + [[0]], "invalid_shape"),
+        ([[0] * 784, 0], "invalid_shape"),
+        ([[[[[0] * 784]]]], "invalid_shape"),
         ([[256] * 28] * 28, "invalid_range"),
         ([[-1] * 28] * 28, "invalid_range"),
         ([[1.5] * 28] * 28, "invalid_range"),
@@ -224,6 +230,9 @@ GOOD_TENSOR: dict[str, Any] = {
         {"inputs": [GOOD_TENSOR | {"shape": "x"}]},
         {"inputs": [GOOD_TENSOR | {"datatype": "INT32"}]},
         {"inputs": [GOOD_TENSOR | {"datatype": ["UINT8"]}]},
+        {"inputs": [GOOD_TENSOR | {"shape": [0, 2**63], "data": []}]},
+        {"inputs": [GOOD_TENSOR | {"shape": [1] * 70}]},
+        {"inputs": [GOOD_TENSOR | {"data": ["0"] * 784}]},
         {"inputs": [GOOD_TENSOR | {"data": [0.5] * 784}]},
         {"inputs": [GOOD_TENSOR | {"data": None}]},
         {"inputs": [GOOD_TENSOR | {"data": [300] * 784}]},
@@ -245,6 +254,49 @@ def test_bad_open_inference_requests(model: DigitModel, change: dict[str, Any]) 
     answer = infer(model, {"inputs": [GOOD_TENSOR]} | change)
     assert answer.status in (400, 413, 422)
     assert isinstance(orjson.loads(answer.body)["error"], str)
+
+
+def test_texts_among_numbers_take_no_more_memory_than_they_came_in(model: DigitModel) -> None:
+    """NumPy would make room for the longest of them as often as there are items: 4 GB."""
+    body = orjson.dumps({"instances": [["A" * 10_000, *[""] * 100_000]]})
+    tracemalloc.start()
+    try:
+        answer = ask(model, body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert answer.status == 400
+    assert peak < 20_000_000
+
+
+@pytest.mark.parametrize("elements", [0, 2, 8_000_000])
+def test_bytes_elements_of_another_number_than_the_shape_says(
+    model: DigitModel, elements: int
+) -> None:
+    raw = bytes(4 * elements)
+    size = {"binary_data_size": len(raw)}
+    tensor = {"name": "images", "shape": [1], "datatype": "BYTES", "parameters": size}
+    header = orjson.dumps({"inputs": [tensor]})
+    headers = KSERVE | {"Inference-Header-Content-Length": str(len(header))}
+    answer = ask(model, header + raw, headers)
+    got = "more" if elements else "0"
+    expected = f"invalid_shape: expected 1 images for this shape, got {got}"
+    assert (answer.status, orjson.loads(answer.body)) == (422, {"error": expected})
+
+
+def test_a_refusal_has_the_form_of_what_was_sent(model: DigitModel) -> None:
+    """To a KServe address, where only the body tells v1 from v2; compressed as well."""
+    for body, v2 in (
+        (b'{"instances": [', False),
+        (b'{"inputs": [', True),
+        (b'{"instance": [7]}', False),
+        (b"seven", False),
+    ):
+        for sent, more in ((body, {}), (zlib.compress(body), {"Content-Encoding": "deflate"})):
+            answer = ask(model, sent, KSERVE | more)
+            error = orjson.loads(answer.body)["error"]
+            assert answer.status == 400
+            assert error.startswith("unreadable: ") if v2 else error["code"] == "unreadable"
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "", "99999", "٣", "9" * 40, "0"])
@@ -307,6 +359,16 @@ def test_npy_headers_that_lie(model: DigitModel) -> None:
         "(" * 5000,
     ):
         assert ask(model, with_header(header)).status in (400, 422)
+    # Of such, NumPy makes no array.
+    for descr, shape in (
+        ("'|u1'", (1,) * 65 + (28, 28)),
+        ("'|u1'", (0, 2**62, 2**62)),
+        ("'|u1'", (0,) * 70),
+        ("'|u1'", (10**4200, 784)),
+        ("('|u1', (28, 28))", (1,)),
+    ):
+        header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}"
+        assert ask(model, with_header(header)).status in (400, 413, 422)
     newest = io.BytesIO()
     np.lib.format.write_array(newest, np.zeros((28, 28), np.uint8), version=(3, 0))
     assert ask(model, newest.getvalue()).status == 400

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import resource
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,11 +16,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from handler import decoding, preprocessing, service
+from handler import deadline, decoding, preprocessing, service
 from handler.model import DigitModel
 from handler.protocols import Headers, Request
 from handler.service import answer_batch
-from tests.images import b64, png
+from tests.images import b64, npy, png
 
 EXPLAIN = Headers(url_path="", explain="True")
 PREDICT = Headers(url_path="", explain="False")
@@ -55,7 +56,7 @@ def test_large_images_beyond_the_time_are_refused_and_small_ones_are_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And once the block is left, time does not count any more."""
-    monkeypatch.setattr(decoding, "LARGE_SECONDS", -1)
+    monkeypatch.setattr(deadline, "LARGE_SECONDS", -1)
     digit = mnist_test[0][0]
     large = png(np.kron(digit, np.ones((30, 30), np.uint8)))
     small = png(np.kron(digit, np.ones((9, 9), np.uint8)))
@@ -71,11 +72,47 @@ def test_nothing_but_mnists_own_form_is_decoded_once_all_time_is_up(
     mnist_test: tuple[NDArray[np.uint8], NDArray[np.int64]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(decoding, "ALL_SECONDS", -1)
+    monkeypatch.setattr(deadline, "ALL_SECONDS", -1)
     digit = mnist_test[0][0]
     bodies = (png(np.kron(digit, np.ones((9, 9), np.uint8))), png(digit))
     answers = answer_batch(model, [Request({"body": body}, PREDICT) for body in bodies])
     assert [answer.status for answer in answers] == [503, 200]
+
+
+def test_numbers_have_no_more_time_than_files(
+    model: DigitModel,
+    mnist_test: tuple[NDArray[np.uint8], NDArray[np.int64]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What has MNIST's form needs none; JSON and compressed bodies are not even opened."""
+    monkeypatch.setattr(deadline, "ALL_SECONDS", -1)
+    images = mnist_test[0][:3].copy()
+    images[1] = np.maximum(images[1], 20)
+    instances = orjson.dumps({"instances": [{"b64": b64(png(images[0]))}]})
+    deflated = Headers(PREDICT | {"Content-Encoding": "deflate"})
+    requests = [
+        Request({"body": npy(images)}, PREDICT),
+        Request({"body": instances}, PREDICT),
+        Request({"body": zlib.compress(npy(images[0]))}, deflated),
+        Request({"body": npy(images[0])}, PREDICT),
+    ]
+    answers = answer_batch(model, requests)
+    assert [answer.status for answer in answers] == [200, 503, 503, 200]
+    first, second, third = orjson.loads(answers[0].body)
+    assert (first, second["error"]["code"], third) == (7, "busy", 1)
+
+
+def test_a_batch_holds_so_many_images_and_single_ones_all_the_same(
+    model: DigitModel,
+    mnist_test: tuple[NDArray[np.uint8], NDArray[np.int64]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(service, "MOST_IMAGES", 5)
+    images = mnist_test[0]
+    bodies = [npy(images[:3]), npy(images[:3]), npy(images[:2]), png(images[0]), npy(images[:2])]
+    answers = answer_batch(model, [Request({"body": body}, PREDICT) for body in bodies])
+    assert [answer.status for answer in answers] == [200, 503, 200, 200, 503]
+    assert orjson.loads(answers[1].body)["error"]["code"] == "busy"
 
 
 @contextmanager
