@@ -56,15 +56,35 @@ def hundred_webps() -> bytes:
     return json.dumps({"instances": [{"b64": b64(webp(7990))}] * 100}).encode()
 
 
+def palette(side: int) -> bytes:
+    """A PNG of side × side pixels of a transparent colour."""
+    file = io.BytesIO()
+    Image.new("P", (side, side)).save(file, "PNG", transparency=0)
+    return file.getvalue()
+
+
+def texts() -> bytes:
+    """An array of which NumPy alone would make four gigabytes."""
+    return json.dumps({"instances": [["A" * 10_000, *[""] * 100_000]]}).encode()
+
+
+def grey(digit: NDArray[np.uint8]) -> bytes:
+    """40 kilobytes of 10,000 images that must be brought into MNIST's form, one by one."""
+    return zlib.compress(npy(np.repeat(np.maximum(digit, 20)[None], 10_000, axis=0)))
+
+
 # By name: the status that is right, the body made of a digit, and its headers.
 BOMBS: dict[str, tuple[int, Callable[[NDArray[np.uint8]], bytes], dict[str, str]]] = {
     "100-megapixel PNG": (413, lambda _: png(np.zeros((10_000, 10_000), np.uint8)), {}),
     "63-megapixel PNG, blank": (422, lambda _: png(np.zeros((7990, 7990), np.uint8)), {}),
+    "63-megapixel PNG, a palette": (422, lambda _: palette(7990), {}),
     "100 63-megapixel WebPs in one request": (422, lambda _: hundred_webps(), {}),
     "deflate to 1 GB": (413, lambda _: zlib.compress(bytes(1_000_000_000)), PACKED),
+    "texts among numbers": (400, lambda _: texts(), {}),
     "JSON 100,000 deep": (400, lambda _: b"[" * 100_000, {}),
     "instances 30,000 deep": (400, lambda _: b'{"instances":' + b"[" * 30_000, {}),
     "10,000 blank images": (422, lambda _: npy(np.zeros((10_000, 28, 28), np.uint8)), {}),
+    "10,000 grey images": (200, grey, PACKED),
     "form of 100,000 fields": (413, lambda _: fields(100_000), FORM),
     "TIFF of 1,000 pages": (200, lambda digit: pages(digit, "TIFF", 1000), {}),
     "GIF of 1,000 frames": (200, lambda digit: pages(digit, "GIF", 1000), {}),
