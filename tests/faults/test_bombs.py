@@ -116,6 +116,7 @@ def test_a_bomb_costs_little_and_harms_nobody(
     report(f"{name}: {len(body):,} bytes, {status} in {took:.2f} s, worker {grown / 1e6:+.0f} MB")
     assert status == right
     assert set(answers) == {(200, "7")}
+    assert grown < 100_000_000  # of up to a gigabyte that it took
     assert worker_of(server).pid == worker.pid
 
 
