@@ -154,10 +154,6 @@ def _pixels(image: Image.Image) -> Pixels:
 
 def _in_8_bits(image: Image.Image) -> Image.Image:
     """The image as L, RGB or RGBA: four bytes a pixel at most."""
-    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
-        return image.convert("RGBA")
-    if image.mode == "1":
-        return image.convert("L")
     if image.mode.startswith("I;16"):
         # Without a copy in floats. 65535 is 257 × 255, so that no value lies half-way between two.
         values = np.asarray(image).astype(np.uint16, copy=False)  # in this machine's byte order
@@ -166,6 +162,10 @@ def _in_8_bits(image: Image.Image) -> Image.Image:
         factor = max(image.size) // REDUCED_SIDE
         small = image.reduce(factor) if factor > 1 else image
         return Image.fromarray(_to_8_bit(np.asarray(small)))
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
+        return image.convert("RGBA")
+    if image.mode == "1":
+        return image.convert("L")
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Callable
 
 import cv2
@@ -165,6 +167,14 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     return file.getvalue()
 
 
+def with_transparent_colour(image: Image.Image, grey: int) -> bytes:
+    """A 16-bit PNG with the tRNS chunk that Pillow does not write for it."""
+    body = encoded(image, "PNG")
+    chunk = b"tRNS" + struct.pack("!H", grey)
+    length, checksum = struct.pack("!I", 2), struct.pack("!I", zlib.crc32(chunk))
+    return body[:33] + length + chunk + checksum + body[33:]
+
+
 def test_every_format_and_mode_shows_the_same_digit(model: DigitModel, mnist_test: Mnist) -> None:
     grey = Image.fromarray(255 - enlarged(mnist_test[0][0], 8))
     clear = Image.new("RGBA", grey.size, (0, 0, 0, 0))
@@ -180,6 +190,11 @@ def test_every_format_and_mode_shows_the_same_digit(model: DigitModel, mnist_tes
         encoded(grey.convert("CMYK"), "JPEG"),
         encoded(sixteen, "PNG"),
         encoded(sixteen, "TIFF"),
+        encoded(Image.fromarray(np.asarray(sixteen).astype(">u2")), "TIFF"),
+        with_transparent_colour(sixteen, 65_535),
+        encoded(grey, "PNG", transparency=255),
+        encoded(Image.fromarray(np.asarray(grey) / np.float32(255)), "TIFF"),
+        encoded(Image.fromarray(np.asarray(grey).astype(np.int32) * 200), "TIFF"),
         encoded(clear, "PNG"),
         encoded(clear, "WEBP"),
         encoded(grey.rotate(90, expand=True), "JPEG", exif=turned),
