@@ -153,8 +153,9 @@ class DigitClient:
                     progress(done, len(items))
         finally:
             stop.set()
-        if lost and all(result.error is lost for result in results):
-            raise lost
+        failures = [result.failure for result in results if result.failure]
+        if failures and len(failures) == len(results):
+            raise failures[0]
         return results
 
     def explain(self, image: ImageLike, *, target: int | None = None) -> Explanation:
@@ -226,12 +227,9 @@ class DigitClient:
         divisible = len(images) > 1
         try:
             answer = self._transport.post(request(images), stop, divisible)
-        except Refused as error:
+        except (Refused, ServerBusy) as error:
             if not divisible:
                 return [Prediction(None, error=error)]
-        except ServerBusy:
-            if not divisible:
-                raise
         else:
             predictions = read(answer, len(images))
             left = [i for i, each in enumerate(predictions) if isinstance(each.error, ServerBusy)]

@@ -18,8 +18,9 @@ class Prediction:
     Attributes:
         digit: 0..9, or None where `error` tells why not.
         probabilities: float32 [10], sums to 1, if they were asked for, else None.
-        error: `Refused` when it is about this image; `ServerUnreachable`, `ServerFailed` or
-            `Unauthorized` when the server was lost before this image had its answer.
+        error: `Refused` when it is about this image; `ServerBusy` when there was no time for it;
+            `ServerUnreachable`, `ServerFailed` or `Unauthorized` when the server was lost before
+            this image had its answer.
     """
 
     digit: int | None
@@ -33,6 +34,11 @@ class Prediction:
             return None
         return float(self.probabilities[self.digit])
 
+    @property
+    def failure(self) -> ClientError | None:
+        """Why this image had no answer; a refusal is one."""
+        return None if isinstance(self.error, Refused) else self.error
+
 
 def raise_lost(predictions: Iterable[Prediction]) -> None:
     """Accept digits and refusals; for use where a partial result is none.
@@ -41,5 +47,5 @@ def raise_lost(predictions: Iterable[Prediction]) -> None:
         ClientError: the server was lost before all images had their answers.
     """
     for prediction in predictions:
-        if prediction.error and not isinstance(prediction.error, Refused):
-            raise prediction.error
+        if failure := prediction.failure:
+            raise failure

@@ -174,7 +174,7 @@ def test_a_server_that_is_too_busy_for_all_is_asked_for_less(
         return respond(asked) if len(asked.images) < 100 else Answer(503, whole)
 
     stub.respond = answer
-    predictions = connect(deadline=0.01).predict(pixels(1000), probabilities=probabilities)
+    predictions = connect().predict(pixels(1000), probabilities=probabilities)
     assert [p.digit for p in predictions] == [i % 10 for i in range(1000)]
     assert len(stub.asked) == 31
 
@@ -195,11 +195,21 @@ def test_images_that_it_had_no_time_for_are_sent_again(
     assert [len(asked.images) for asked in stub.asked] == [50, 30, 10]
 
 
-def test_a_server_that_has_time_for_none_is_no_endless_loop(connect: Connect, stub: Stub) -> None:
-    stub.respond = lambda asked: Answer(200, [BUSY] * len(asked.images))
-    first, second = connect().predict(pixels(2))
-    assert isinstance(first.error, ServerBusy)
-    assert isinstance(second.error, ServerBusy)
+@pytest.mark.parametrize("status", [200, 503])
+def test_one_image_that_it_never_has_time_for_costs_the_others_nothing(
+    connect: Connect, stub: Stub, status: int
+) -> None:
+    def answer(asked: Asked) -> Answer:
+        if asked.images == [3]:
+            return Answer(status, [BUSY] if status == 200 else BUSY)
+        return Answer(200, [BUSY if image == 3 else image for image in asked.images])
+
+    stub.respond = answer
+    predictions = connect(deadline=0.5).predict(pixels(5))
+    assert [p.digit for p in predictions] == [0, 1, 2, None, 4]
+    assert isinstance(predictions[3].error, ServerBusy)
+    with pytest.raises(ServerBusy):
+        connect(deadline=0.5).predict(pixels(5)[3])
 
 
 def test_refusals_are_reported_one_by_one(connect: Connect, tmp_path: Path) -> None:
