@@ -273,7 +273,9 @@ class Server:
         has_key = (self.home / "key_file.json").exists()
         headers = {"Authorization": f"Bearer {self.key}"} if has_key else {}
         url = f"{self.url}/predictions/mnist"
-        return requests.post(url, data=one.getvalue(), headers=headers, timeout=timeout)
+        with requests.Session() as session:
+            session.trust_env = False  # neither a proxy nor a ~/.netrc is for this machine's server
+            return session.post(url, data=one.getvalue(), headers=headers, timeout=timeout)
 
     def _failed(self, what: str) -> ServerError:
         """One line with the cause, where the log names one that is known; else the log's end."""

@@ -22,6 +22,16 @@ def test_a_serving_server_is_ready(
     assert capsys.readouterr().out == "ready\n"
 
 
+def test_neither_a_proxy_nor_a_netrc_stands_between(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".netrc").write_text("default login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert server.is_ready()
+
+
 def test_what_answers_without_predicting_is_not_ready(tmp_path: Path) -> None:
     class NoModel(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
