@@ -103,16 +103,20 @@ def evaluate(client: DigitClient, options: Namespace) -> int:
     # They bring matplotlib and the preprocessing along.
     from client.evaluate import evaluate_folder, evaluate_mnist  # noqa: PLC0415
     from evaluation import style  # noqa: PLC0415
+    from evaluation.labels import LabelsError, report_names  # noqa: PLC0415
     from evaluation.report import write_report  # noqa: PLC0415
 
+    try:
+        names = report_names(options.folders) or ["mnist"]
+    except LabelsError as error:
+        raise UsageError(str(error)) from error
     code = ALL_PREDICTED
-    for folder in options.folders or (None,):
+    for name, folder in zip(names, options.folders or (None,), strict=True):
         evaluation = (
             evaluate_folder(client, folder) if folder else evaluate_mnist(client, options.data_dir)
         )
-        stem = f"{folder.resolve().name if folder else 'mnist'}-served"
         with style.theme(dark=options.dark):
-            report = write_report(evaluation, options.output, stem)
+            report = write_report(evaluation, options.output, f"{name}-served")
         share = evaluation.accuracy
         _tell(
             options.json,

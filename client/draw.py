@@ -22,6 +22,7 @@ import numpy as np
 
 from client.api import DigitClient
 from client.errors import ClientError, Refused, UsageError
+from handler.errors import RequestError
 from handler.preprocessing import prepare_image
 
 LOOPBACK = "127.0.0.1"
@@ -115,11 +116,15 @@ class DrawServer(ThreadingHTTPServer):
             raise prediction.error
         if prediction.probabilities is None:
             raise AssertionError  # they were asked for
+        try:
+            # The server's own code on the same bytes; its answer holds no pixels.
+            seen = prepare_image(image)
+        except RequestError as error:  # a .npy file, which the server takes as well
+            raise Refused(error.message, error.code) from error
         return {
             "digit": prediction.digit,
             "probabilities": prediction.probabilities.tolist(),
-            # The server's own code on the same bytes; its answer holds no pixels.
-            "seen": prepare_image(image).ravel().tolist(),
+            "seen": seen.ravel().tolist(),
         }
 
     def explain(self, image: bytes) -> Json:

@@ -10,6 +10,7 @@ A file name of the form `source__name` puts the image under that source in the r
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +62,19 @@ def read_labels(folder: Path) -> list[LabelledFile]:
     return files
 
 
+def report_names(folders: Sequence[Path]) -> list[str]:
+    """What the report on each folder is called: as the folder.
+
+    Raises:
+        LabelsError: two have the same name.
+    """
+    names = [folder.resolve().name for folder in folders]
+    for name in names:
+        if names.count(name) > 1:
+            raise LabelsError(f"two folders are called {name}, and so would their reports be")
+    return names
+
+
 def thumbnail(body: bytes) -> npt.NDArray[np.uint8]:
     """Return an encoded image at a size for contact sheets: uint8 [H, W, 3], H and W <= 112.
 
@@ -72,5 +86,5 @@ def thumbnail(body: bytes) -> npt.NDArray[np.uint8]:
             upright.thumbnail((THUMBNAIL, THUMBNAIL))
             paper = Image.new("RGBA", upright.size, "white")
             return np.asarray(Image.alpha_composite(paper, upright).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except Exception:
         return np.full((THUMBNAIL, THUMBNAIL, 3), 128, np.uint8)

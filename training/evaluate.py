@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from evaluation.labels import LabelsError, read_labels, thumbnail
+from evaluation.labels import LabelsError, read_labels, report_names, thumbnail
 from evaluation.metrics import REFUSED
 from evaluation.report import Evaluation, write_report
 from handler.errors import RequestError
@@ -39,8 +39,8 @@ def main(argv: list[str] | None = None) -> int:
         model = DigitModel(arguments.model)
         if not arguments.folders:
             _write(evaluate_mnist(model, arguments.data_dir), arguments.output, "mnist")
-        for folder in arguments.folders:
-            _write(evaluate_folder(model, folder), arguments.output, folder.resolve().name)
+        for name, folder in zip(report_names(arguments.folders), arguments.folders, strict=True):
+            _write(evaluate_folder(model, folder), arguments.output, name)
     except (DataError, LabelsError, ModelError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1

@@ -338,6 +338,15 @@ def test_evaluate_a_folder(tmp_path: Path, capsys: Output) -> None:
     assert (tmp_path / "reports" / "drawn-served-misses.png").is_file()
 
 
+def test_reports_that_would_overwrite_each_other(tmp_path: Path, capsys: Output) -> None:
+    for place in "ab":
+        save(tmp_path / place / "drawn" / "7.png", 7)
+        (tmp_path / place / "drawn" / "LABELS.tsv").write_text("7.png\t7\n")
+    assert main(["evaluate", "a/drawn", "b/drawn", "--output", "reports"]) == 64
+    assert "two folders are called drawn" in capsys.readouterr().err
+    assert not (tmp_path / "reports").exists()
+
+
 def test_evaluate_mnist(tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = np.arange(50) % 10
     labels[:5] = 9

@@ -17,7 +17,7 @@ from client.server import REPOSITORY, Server
 from handler.model import DigitModel
 from handler.preprocessing import prepare_image
 from tests.draw.conftest import drawing
-from tests.images import png
+from tests.images import npy, png
 
 FIVE = (REPOSITORY / "docs" / "five-on-paper.jpg").read_bytes()
 
@@ -49,6 +49,13 @@ def test_an_explanation_is_of_that_digit(page_server: DrawServer) -> None:
 
 def test_a_refusal_has_its_reason(page_server: DrawServer) -> None:
     answer = requests.post(f"{page_server.url}predict", b"seven", timeout=20)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["code"] == "unreadable"
+
+
+def test_a_file_that_is_no_picture_is_refused_as_one(page_server: DrawServer) -> None:
+    """The model's server takes arrays as well; the page has nothing to show of them."""
+    answer = requests.post(f"{page_server.url}predict", npy(prepare_image(FIVE)), timeout=20)
     assert answer.status_code == 422
     assert answer.json()["error"]["code"] == "unreadable"
 
