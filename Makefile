@@ -70,7 +70,8 @@ doctor: | $(READY) ## tell what keeps the server from starting or from serving
 	@$(BIN)/python -m client doctor $(PORT_FLAG)
 
 demo: archive ## all of it: set up, train, archive, start, plot to predictions.png, stop
-	@$(SERVER) start $(PORT_FLAG) && { trap '$(SERVER) stop $(PORT_FLAG)' EXIT; \
+	@$(SERVER) start $(PORT_FLAG) && { \
+	trap '$(SERVER) stop $(PORT_FLAG)' EXIT; trap 'exit 130' INT TERM; \
 	$(BIN)/python -m client plot --output $(PLOT); }
 
 test: $(READY_DEV) ## every test, on a TorchServe of the tests' own
