@@ -2,8 +2,9 @@
 
 Two kilobytes of WebP can unfold to 64 megapixels, and 40 of deflate to 10,000 images that must be
 brought into MNIST's form: seconds of work each, and a batch may hold dozens. After the first of the
-times below, large images are refused; after the second, all but the plainest requests. So the
-worker answers long before TorchServe would replace it, even where two batches wait for it.
+times below, large images are refused; after the second, all but the plainest requests. With what
+else a batch may take, `service.MOST_IMAGES` and `service.EXPLAIN_SECONDS`, the worker so answers
+before TorchServe would replace it (`responseTimeout`), even where two batches wait for it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from contextvars import ContextVar
 
 from handler.errors import Busy
 
-LARGE_SECONDS, ALL_SECONDS = 4.0, 10.0
+LARGE_SECONDS, ALL_SECONDS = 4.0, 8.0
 
 _started: ContextVar[float] = ContextVar("_started", default=math.inf)
 

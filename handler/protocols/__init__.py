@@ -14,11 +14,17 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from handler.arrays import Images
+from handler.arrays import MAX_IMAGES, Images
 from handler.deadline import check_time
-from handler.errors import RequestError, Unreadable
+from handler.errors import RequestError, TooLarge, Unreadable
 from handler.explain import Attribution
 from handler.labels import LABELS
+
+MOST_PARTS = 40 * MAX_IMAGES
+"""Lists, objects and quotation marks of a JSON document; an image has 30 of them at most.
+
+Three bytes of each would become 90 in memory, and take longer than the images of a batch may.
+"""
 
 
 class Headers(dict[str, Any]):
@@ -130,9 +136,12 @@ def load_json(body: bytes | bytearray) -> Any:
 
     Raises:
         Unreadable: it is broken, with the place.
+        TooLarge: it has more parts than any request needs.
         Busy: there is no time left for it.
     """
     check_time()
+    if sum(body.count(part) for part in (b"[", b"{", b'"')) > MOST_PARTS:
+        raise TooLarge(f"expected JSON with at most {MAX_IMAGES} images in it, got many more parts")
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:

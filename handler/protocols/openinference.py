@@ -14,10 +14,9 @@ import orjson
 from numpy.typing import NDArray
 
 from handler.arrays import MAX_IMAGES, Images, as_images, check_shape, stack
-from handler.deadline import check_time
 from handler.errors import InvalidShape, RequestError, TooLarge, Unreadable
 from handler.labels import LABELS
-from handler.protocols import Answer, Decoded, Predictions
+from handler.protocols import Answer, Decoded, Predictions, load_json
 from handler.protocols.plain import decode_single
 from handler.protocols.v1 import decode_base64, decode_numbers, json_type
 
@@ -47,13 +46,12 @@ def decode_binary(body: bytes | bytearray, header_length: str) -> Decoded:
     """
     if not (header_length.isascii() and header_length.isdigit()) or len(header_length) > 12:
         raise Unreadable("expected Inference-Header-Content-Length to be a whole number")
-    check_time()
     length = int(header_length)
     if length > len(body):
         raise Unreadable(f"expected {length} bytes of JSON header, got a body of {len(body)} bytes")
     try:
-        document = orjson.loads(body[:length])
-    except orjson.JSONDecodeError as error:
+        document = load_json(body[:length])
+    except Unreadable as error:
         raise Unreadable("expected JSON in the first Inference-Header-Content-Length bytes") from (
             error
         )
@@ -193,6 +191,8 @@ def _decode_outputs(document: dict[str, Any]) -> list[_Output]:
         if type(top) is not int or top < 0 or (top and name != "probabilities"):
             raise Unreadable('expected "classification" to be a whole number, on "probabilities"')
         outputs.append(_Output(name, _flag(parameters, "binary_data", all_binary), top))
+    if len({(output.name, output.classification > 0) for output in outputs}) < len(outputs):
+        raise Unreadable("expected each output once, and once more with its classification")
     return outputs
 
 

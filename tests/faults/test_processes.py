@@ -25,14 +25,14 @@ from tests.faults.conftest import Report, worker_of
 from tests.images import png
 
 Mnist = tuple[NDArray[np.uint8], NDArray[np.int64]]
-SILENT = 3  # seconds; config.properties has 30, which is long for a test
+SILENT = 3  # seconds; config.properties has 60, which is long for a test
 BACK = 60.0  # seconds until which the service must be back
 
 
 @pytest.fixture
 def own(archive: Path) -> Iterator[Server]:
     """A server of the test's own, whose worker may be silent for a short time only."""
-    limit = ('"responseTimeout": 30', f'"responseTimeout": {SILENT}')
+    limit = ('"responseTimeout": 60', f'"responseTimeout": {SILENT}')
     with serving(archive, limit) as server:
         yield server
 

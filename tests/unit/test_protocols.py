@@ -244,6 +244,7 @@ GOOD_TENSOR: dict[str, Any] = {
         {"id": 7},
         {"outputs": [{"name": "x"}]},
         {"outputs": 7},
+        {"outputs": [{"name": "probabilities"}] * 2},
         {"outputs": [{"name": "digit", "parameters": {"classification": 3}}]},
         {"outputs": [{"name": "digit", "parameters": {"binary_data": 3}}]},
         {"parameters": {"binary_data_output": "yes"}},
@@ -267,6 +268,29 @@ def test_texts_among_numbers_take_no_more_memory_than_they_came_in(model: DigitM
         tracemalloc.stop()
     assert answer.status == 400
     assert peak < 20_000_000
+
+
+@pytest.mark.parametrize(
+    ("before", "part", "after"),
+    [
+        (b'{"instances":[[', b"[0],", b"[0]]]}"),
+        (b'{"instances":[', b"{},", b"{}]}"),
+        (b'{"inputs":[{"name":"images","shape":[1],"datatype":"BYTES","data":[', b'"",', b'""]}]}'),
+    ],
+)
+def test_json_of_many_small_parts_is_not_even_parsed(
+    model: DigitModel, before: bytes, part: bytes, after: bytes
+) -> None:
+    """32 MB of them take seconds and a gigabyte, and 32 kB once deflated."""
+    many = before + part * 500_000 + after
+    tracemalloc.start()
+    try:
+        answer = ask(model, zlib.compress(many), KSERVE | {"Content-Encoding": "deflate"})
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert answer.status == 413
+    assert peak < 12_000_000
 
 
 @pytest.mark.parametrize("elements", [0, 2, 8_000_000])
