@@ -161,5 +161,5 @@ def _explain(
             refusals[index] = Busy("too many explanations were asked for at once; ask again")
             continue
         explained = int(predictions.digits[index]) if target is None else target
-        attributions[index] = model.explain(images[index : index + 1], explained)
+        attributions[index] = model.explain(stack([images[index : index + 1]]), explained)
     return predictions._replace(refusals=refusals, attributions=attributions)

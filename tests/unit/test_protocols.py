@@ -414,6 +414,14 @@ def test_an_explanation_is_captums(model: DigitModel, mnist_test: Mnist) -> None
     assert np.allclose(explanation["attributions"], expected[0, 0], atol=1e-4)
 
 
+def test_an_array_is_explained_as_the_image_is(model: DigitModel, mnist_test: Mnist) -> None:
+    """As bytes, which nobody can write to, and PyTorch warns of: that is how requests come."""
+    image = mnist_test[0][0]
+    requests = [Request({"body": body}, EXPLAIN) for body in (npy(image), png(image))]
+    first, second = answer_batch(model, requests)
+    assert (first.status, first.body) == (200, second.body)
+
+
 def test_explanations_name_their_target_and_refuse_in_place(
     model: DigitModel, mnist_test: Mnist
 ) -> None:
