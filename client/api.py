@@ -131,13 +131,16 @@ class DigitClient:
         items = as_items(images)
         results: list[Prediction] = [Prediction(None)] * len(items)
         stop = threading.Event()  # the server is lost, or the caller interrupted
+        busy = threading.Event()  # an image has waited until its deadline: no other waits as long
         lost: ClientError | None = None
         jobs: dict[Future[list[Prediction]], list[int]] = {}
         done = 0
         try:
             for indices in self._chunks(items):
                 chunk = [items[index] for index in indices]
-                jobs[self._pool.submit(self._predict_chunk, chunk, probabilities, stop)] = indices
+                jobs[self._pool.submit(self._predict_chunk, chunk, probabilities, stop, busy)] = (
+                    indices
+                )
             for job in as_completed(jobs):
                 indices = jobs[job]
                 try:
@@ -197,13 +200,12 @@ class DigitClient:
         yield from chunks.values()
 
     def _predict_chunk(
-        self, items: list[Any], probabilities: bool, stop: threading.Event
+        self, items: list[Any], probabilities: bool, stop: threading.Event, busy: threading.Event
     ) -> list[Prediction]:
         """Predict images of one kind, in a thread of the pool."""
-        if stop.is_set():
-            raise ServerUnreachable("not sent: the server was lost, or the call interrupted")
+        _check(stop)
         if isinstance(items[0], np.ndarray):
-            return self._ask(np.stack(items), probabilities, stop)
+            return self._ask(np.stack(items), probabilities, stop, busy)
         bodies: list[bytes] = []
         refused: dict[int, Prediction] = {}
         for index, item in enumerate(items):
@@ -211,11 +213,15 @@ class DigitClient:
                 bodies.append(encode(item))
             except Refused as error:
                 refused[index] = Prediction(None, error=error)
-        answers = iter(self._ask(bodies, probabilities, stop)) if bodies else iter(())
+        answers = iter(self._ask(bodies, probabilities, stop, busy)) if bodies else iter(())
         return [refused.get(index) or next(answers) for index in range(len(items))]
 
     def _ask(
-        self, images: list[bytes] | Pixels, probabilities: bool, stop: threading.Event
+        self,
+        images: list[bytes] | Pixels,
+        probabilities: bool,
+        stop: threading.Event,
+        busy: threading.Event,
     ) -> list[Prediction]:
         """Send one request; if it is refused as a whole, halve it until the culprits are alone.
 
@@ -224,28 +230,37 @@ class DigitClient:
         request, read = protocol.request, protocol.predictions
         if probabilities:
             request, read = openinference.request, openinference.predictions
-        divisible = len(images) > 1
+        alone = len(images) == 1
         try:
-            answer = self._transport.post(request(images), stop, divisible)
+            answer = self._transport.post(request(images), stop, alone and not busy.is_set())
         except (Refused, ServerBusy) as error:
-            if not divisible:
+            if alone:
+                if isinstance(error, ServerBusy):
+                    busy.set()
                 return [Prediction(None, error=error)]
         else:
             predictions = read(answer, len(images))
             left = [i for i, each in enumerate(predictions) if isinstance(each.error, ServerBusy)]
             if 0 < len(left) < len(images):  # it gets on
+                _check(stop)
                 again = (
                     images[left] if isinstance(images, np.ndarray) else [images[i] for i in left]
                 )
-                answers = self._ask(again, probabilities, stop)
+                answers = self._ask(again, probabilities, stop, busy)
                 for index, prediction in zip(left, answers, strict=True):
                     predictions[index] = prediction
             return predictions
+        _check(stop)
         half = len(images) // 2
         return [
-            *self._ask(images[:half], probabilities, stop),
-            *self._ask(images[half:], probabilities, stop),
+            *self._ask(images[:half], probabilities, stop, busy),
+            *self._ask(images[half:], probabilities, stop, busy),
         ]
+
+
+def _check(stop: threading.Event) -> None:
+    if stop.is_set():
+        raise ServerUnreachable("not sent: the server was lost, or the call interrupted")
 
 
 def _http_url(url: str) -> str:

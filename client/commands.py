@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from client import files
 from client.api import DigitClient, Progress
-from client.errors import NotOffered, Refused, UsageError
+from client.errors import NotOffered, Refused, ServerBusy, UsageError
 from client.images import encode, png
 from client.prediction import Prediction, raise_lost
 
@@ -48,7 +48,7 @@ def predict(client: DigitClient, names: list[str], as_json: bool, probabilities:
         for (name, _), prediction in zip(batch, predictions, strict=True):
             write(name, prediction)
         sys.stdout.flush()
-        raise_lost(predictions)
+        raise_lost(p for p in predictions if not isinstance(p.error, ServerBusy))
         code = max(code, exit_code(predictions))
     return code
 
@@ -232,7 +232,7 @@ def _watched(things: Sequence[T], title: str = "explaining") -> Iterable[T]:
 
 def _print_line(name: str, prediction: Prediction) -> None:
     name = _on_one_line(name)
-    if isinstance(prediction.error, Refused):
+    if isinstance(prediction.error, (Refused, ServerBusy)):
         complain(f"{name}: {prediction.error}")
     elif prediction.digit is not None:
         row = () if prediction.probabilities is None else prediction.probabilities

@@ -44,7 +44,7 @@ def raise_lost(predictions: Iterable[Prediction]) -> None:
     """Accept digits and refusals; for use where a partial result is none.
 
     Raises:
-        ClientError: the server was lost before all images had their answers.
+        ClientError: the server was lost, or too busy, before all images had their answers.
     """
     for prediction in predictions:
         if failure := prediction.failure:

@@ -81,21 +81,22 @@ class Transport:
         self._sessions: list[requests.Session] = []
 
     def post(
-        self, request: Request, cancelled: threading.Event, divisible: bool = False
+        self, request: Request, cancelled: threading.Event, patient: bool = True
     ) -> requests.Response:
         """Return the server's answer to `request`, a 200.
 
         Args:
             request: what to send.
             cancelled: once set, no further attempt is made.
-            divisible: whether less can be asked for, where the server is too busy for all of it.
+            patient: whether to ask again where the server is too busy for the request; not so
+                where less can be asked for.
 
         Raises:
             Refused: 400, 413, 422; it is about what was sent.
             NotOffered: 404, 405, 501.
             Unauthorized: no key fits, nor a renewed one.
             ServerUnreachable: no answer by the deadline.
-            ServerBusy: it has no time for all of a divisible request.
+            ServerBusy: it has no time for all that was asked, or none until the deadline.
             ServerFailed: 429 or 5xx until the deadline, or an unexpected status.
         """
         end = time.monotonic() + self._deadline
@@ -119,8 +120,8 @@ class Transport:
                         raise self._unauthorized()
                     self._keys.replace(key)
                     continue
-                too_much = divisible and isinstance(failure, ServerBusy)
-                again = answer.status_code in TRANSIENT and not too_much
+                again = answer.status_code in TRANSIENT
+                again = again and (patient or not isinstance(failure, ServerBusy))
                 wait = max(wait, _seconds(answer.headers.get("Retry-After")))
             pause = min(LONGEST_PAUSE, wait) * random.uniform(0.5, 1)  # noqa: S311
             if not again or time.monotonic() + pause >= end or cancelled.wait(pause):

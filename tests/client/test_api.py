@@ -212,6 +212,15 @@ def test_one_image_that_it_never_has_time_for_costs_the_others_nothing(
         connect(deadline=0.5).predict(pixels(5)[3])
 
 
+def test_a_server_that_stays_too_busy_is_waited_for_once(connect: Connect, stub: Stub) -> None:
+    """Not once for each of a thousand images."""
+    stub.respond = lambda _: Answer(503, BUSY)
+    with pytest.raises(ServerBusy):
+        connect(deadline=0.5, connections=1).predict(pixels(64))
+    halved = 1 + 2 + 4 + 8 + 16 + 32 + 64
+    assert len(stub.asked) < 2 * halved
+
+
 def test_refusals_are_reported_one_by_one(connect: Connect, tmp_path: Path) -> None:
     images: list[ImageLike] = [b"digit 1", tmp_path / "missing.png", b"nothing", b"digit 4"]
     first, missing, nothing, last = connect().predict(images)
@@ -259,7 +268,7 @@ def test_a_server_lost_half_way_keeps_the_answers_that_came(connect: Connect, st
         return respond(asked) if len(stub.asked) <= 2 else None
 
     stub.respond = lost_after_two
-    client = connect(connections=1, images_per_request=10, deadline=0.05)
+    client = connect(connections=1, images_per_request=10, deadline=0.5)
     predictions = client.predict(pixels(100))
     assert [p.digit for p in predictions[:20]] == [i % 10 for i in range(20)]
     assert all(isinstance(p.error, ServerUnreachable) for p in predictions[20:])

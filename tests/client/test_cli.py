@@ -158,7 +158,7 @@ def test_a_server_lost_half_way_keeps_the_lines_that_came(
     for digit in range(4):
         save(tmp_path / "in" / f"{digit}.png", digit)
     stub.respond = lambda asked: respond(asked) if len(stub.asked) == 1 else None
-    assert main(["predict", "in", "--deadline", "0.05"]) == 2
+    assert main(["predict", "in", "--deadline", "0.5"]) == 2
     output = capsys.readouterr()
     assert output.out == "in/0.png\t0\nin/1.png\t1\n"
     assert "is lost" in output.err
@@ -171,7 +171,7 @@ def test_a_request_lost_among_others_keeps_their_lines(
     for index in range(65):  # one more than share a request
         save(tmp_path / "in" / f"{index:02}.png", index % 10)
     stub.respond = lambda asked: respond(asked) if len(asked.images) == 64 else None
-    assert main(["predict", "in", "--deadline", "0.05"]) == 2
+    assert main(["predict", "in", "--deadline", "0.5"]) == 2
     output = capsys.readouterr()
     assert output.out.splitlines() == [f"in/{i:02}.png\t{i % 10}" for i in range(64)]
     assert output.err.count("\n") == 1
