@@ -1,6 +1,6 @@
 """How long the images of one batch may take together, while everybody else's wait for them.
 
-Two kilobytes of WebP can unfold to 64 megapixels, and 40 of deflate to 10,000 images that must be
+Two kilobytes of WebP can unfold to 64 megapixels, and 50 of deflate to 10,000 images that must be
 brought into MNIST's form: seconds of work each, and a batch may hold dozens. After the first of the
 times below, large images are refused; after the second, all but the plainest requests. With what
 else a batch may take, `service.MOST_IMAGES` and `service.EXPLAIN_SECONDS`, the worker so answers
@@ -17,7 +17,7 @@ from contextvars import ContextVar
 
 from handler.errors import Busy
 
-LARGE_SECONDS, ALL_SECONDS = 4.0, 8.0
+LARGE_SECONDS, ALL_SECONDS = 4.0, 10.0
 
 _started: ContextVar[float] = ContextVar("_started", default=math.inf)
 

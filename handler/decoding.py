@@ -1,8 +1,9 @@
 """An encoded image (PNG, JPEG, BMP, GIF, WebP or TIFF) to pixels, whatever the bytes are.
 
 The result says only what is visible: EXIF orientation applied, palettes looked up, 16 bits and
-floats scaled to 8, transparency replaced by a ground that the ink stands out from, the first
-frame of several. Which pixels are ink is for `handler.preprocessing` to say.
+floats scaled to 8, transparency (but for a transparent grey of 16 bits) replaced by a ground that
+the ink stands out from, the first frame of several. Which pixels are ink is for
+`handler.preprocessing` to say.
 """
 
 from __future__ import annotations

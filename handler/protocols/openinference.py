@@ -191,6 +191,7 @@ def _decode_outputs(document: dict[str, Any]) -> list[_Output]:
         if type(top) is not int or top < 0 or (top and name != "probabilities"):
             raise Unreadable('expected "classification" to be a whole number, on "probabilities"')
         outputs.append(_Output(name, _flag(parameters, "binary_data", all_binary), top))
+    outputs = list(dict.fromkeys(outputs))
     if len({(output.name, output.classification > 0) for output in outputs}) < len(outputs):
         raise Unreadable("expected each output once, and once more with its classification")
     return outputs

@@ -244,7 +244,7 @@ GOOD_TENSOR: dict[str, Any] = {
         {"id": 7},
         {"outputs": [{"name": "x"}]},
         {"outputs": 7},
-        {"outputs": [{"name": "probabilities"}] * 2},
+        {"outputs": [{"name": "digit"}, {"name": "digit", "parameters": {"binary_data": True}}]},
         {"outputs": [{"name": "digit", "parameters": {"classification": 3}}]},
         {"outputs": [{"name": "digit", "parameters": {"binary_data": 3}}]},
         {"parameters": {"binary_data_output": "yes"}},
