@@ -24,7 +24,7 @@ from client.errors import ClientError, Refused, ServerBusy, ServerUnreachable
 from client.explain import Explanation
 from client.images import Encoded, ImageLike, Pixels, as_items, encode, size
 from client.keys import Keys
-from client.prediction import Prediction
+from client.prediction import Prediction, raise_lost
 from client.transport import Transport
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -138,9 +138,8 @@ class DigitClient:
         try:
             for indices in self._chunks(items):
                 chunk = [items[index] for index in indices]
-                jobs[self._pool.submit(self._predict_chunk, chunk, probabilities, stop, busy)] = (
-                    indices
-                )
+                job = self._pool.submit(self._predict_chunk, chunk, probabilities, stop, busy)
+                jobs[job] = indices
             for job in as_completed(jobs):
                 indices = jobs[job]
                 try:
@@ -156,9 +155,8 @@ class DigitClient:
                     progress(done, len(items))
         finally:
             stop.set()
-        failures = [result.failure for result in results if result.failure]
-        if failures and len(failures) == len(results):
-            raise failures[0]
+        if all(result.failure for result in results):
+            raise_lost(results)
         return results
 
     def explain(self, image: ImageLike, *, target: int | None = None) -> Explanation:

@@ -120,8 +120,8 @@ class Transport:
                         raise self._unauthorized()
                     self._keys.replace(key)
                     continue
-                again = answer.status_code in TRANSIENT
-                again = again and (patient or not isinstance(failure, ServerBusy))
+                too_much = isinstance(failure, ServerBusy) and not patient
+                again = answer.status_code in TRANSIENT and not too_much
                 wait = max(wait, _seconds(answer.headers.get("Retry-After")))
             pause = min(LONGEST_PAUSE, wait) * random.uniform(0.5, 1)  # noqa: S311
             if not again or time.monotonic() + pause >= end or cancelled.wait(pause):

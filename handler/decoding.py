@@ -36,7 +36,8 @@ DRAFT_SIDE = 1024
 # 64 megapixels with transparency would take 2 GB else.
 REDUCED_SIDE = 2048
 
-# As many take some 20 ms: a batch has time for few of them, see `handler.deadline`.
+# Beyond these an image is a large one to `handler.deadline`: as many take up to 10 ms, the most
+# that are let in a second or two.
 LARGE_PIXELS = 500_000
 
 
@@ -145,10 +146,7 @@ def _pixels(image: Image.Image) -> Pixels:
     if image.format == "JPEG":
         image.draft(None, (DRAFT_SIDE, DRAFT_SIDE))
     image.load()
-    image = _in_8_bits(ImageOps.exif_transpose(image))
-    factor = max(image.size) // REDUCED_SIDE
-    if factor > 1:
-        image = image.reduce(factor)
+    image = _reduced(_in_8_bits(ImageOps.exif_transpose(image)))
     pixels = np.asarray(image)
     return _without_alpha(pixels) if image.mode == "RGBA" else pixels
 
@@ -160,14 +158,17 @@ def _in_8_bits(image: Image.Image) -> Image.Image:
         values = np.asarray(image).astype(np.uint16, copy=False)  # in this machine's byte order
         return Image.fromarray(cv2.convertScaleAbs(values, alpha=1 / 257))
     if image.mode in ("I", "F"):
-        factor = max(image.size) // REDUCED_SIDE
-        small = image.reduce(factor) if factor > 1 else image
-        return Image.fromarray(_to_8_bit(np.asarray(small)))
+        return Image.fromarray(_to_8_bit(np.asarray(_reduced(image))))
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
         return image.convert("RGBA")
     if image.mode == "1":
         return image.convert("L")
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def _reduced(image: Image.Image) -> Image.Image:
+    factor = max(image.size) // REDUCED_SIDE
+    return image.reduce(factor) if factor > 1 else image
 
 
 def _to_8_bit(values: NDArray[Any]) -> Pixels:

@@ -54,9 +54,10 @@ def answer_batch(model: DigitModel, requests: Sequence[Request]) -> list[Answer]
     room = MOST_IMAGES
     with shared_time():
         for request in requests:
-            decoded.append(_decode(request, room))
-            if isinstance(decoded[-1], Decoded):
-                room -= len(decoded[-1].images)
+            item = _decode(request, room)
+            if isinstance(item, Decoded):
+                room -= len(item.images)
+            decoded.append(item)
     METRICS.totals["mnist_decode_seconds_total"] += time.perf_counter() - began
     understood = [item for item in decoded if isinstance(item, Decoded)]
     predicted = iter(_predict(model, understood))
@@ -105,7 +106,8 @@ def _predict(model: DigitModel, batch: Sequence[Decoded]) -> list[Answer]:
         return []
     began = time.perf_counter()
     try:
-        digits, probabilities = model.predict(stack([item.images for item in batch]))
+        images = stack([item.images for item in batch])
+        digits, probabilities = model.predict(images)
     except Exception:
         logger.exception("a batch of %d requests could not be predicted", len(batch))
         return [_SERVER_ERROR] * len(batch)
@@ -120,7 +122,7 @@ def _predict(model: DigitModel, batch: Sequence[Decoded]) -> list[Answer]:
     for item in batch:
         stop = start + len(item.images)
         predictions = Predictions(digits[start:stop], probabilities[start:stop], item.refusals)
-        answers.append(_encode(model, item, predictions, deadline))
+        answers.append(_encode(model, item, images[start:stop], predictions, deadline))
         if item.refusals:
             refused += [start + index for index in item.refusals]
         start = stop
@@ -131,10 +133,12 @@ def _predict(model: DigitModel, batch: Sequence[Decoded]) -> list[Answer]:
     return answers
 
 
-def _encode(model: DigitModel, item: Decoded, predictions: Predictions, deadline: float) -> Answer:
+def _encode(
+    model: DigitModel, item: Decoded, images: Images, predictions: Predictions, deadline: float
+) -> Answer:
     try:
         if item.targets is not None:
-            predictions = _explain(model, item.images, item.targets, predictions, deadline)
+            predictions = _explain(model, images, item.targets, predictions, deadline)
         if predictions.refusals:
             for refusal in predictions.refusals.values():
                 METRICS.errors[refusal.code] += 1
@@ -161,5 +165,5 @@ def _explain(
             refusals[index] = Busy("too many explanations were asked for at once; ask again")
             continue
         explained = int(predictions.digits[index]) if target is None else target
-        attributions[index] = model.explain(stack([images[index : index + 1]]), explained)
+        attributions[index] = model.explain(images[index : index + 1], explained)
     return predictions._replace(refusals=refusals, attributions=attributions)

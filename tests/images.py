@@ -33,17 +33,18 @@ def b64(body: bytes) -> str:
     return base64.b64encode(body).decode()
 
 
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    """A part of a PNG file: its length, what it is, and its checksum."""
+    checksum = struct.pack(">I", zlib.crc32(kind + data))
+    return struct.pack(">I", len(data)) + kind + data + checksum
+
+
 def png_header_only(width: int, height: int) -> bytes:
     """A PNG that promises width × height pixels in some hundred bytes: a decompression bomb."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        checksum = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + checksum
-
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     data = zlib.compress(b"\0" * 100_000)
-    parts = [chunk(b"IHDR", header), chunk(b"IDAT", data), chunk(b"IEND", b"")]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    parts = [(b"IHDR", header), (b"IDAT", data), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*part) for part in parts)
 
 
 def pickled_npy() -> bytes:

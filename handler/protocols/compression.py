@@ -13,7 +13,7 @@ _EITHER = 32 + zlib.MAX_WBITS  # gzip or zlib, told apart by their first bytes
 
 
 def decompress(request: Request) -> Request:
-    """The request with its body as it was before; HTTP's `deflate` means zlib's format.
+    """The request with its body decompressed; HTTP's `deflate` means zlib's format.
 
     Raises:
         Unreadable: another `Content-Encoding` than gzip or deflate, or broken data.

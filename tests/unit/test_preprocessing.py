@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import zlib
 from collections.abc import Callable
 
 import cv2
@@ -25,7 +24,7 @@ from handler.preprocessing import (
     prepare_images,
     to_tensor,
 )
-from tests.images import png, png_header_only
+from tests.images import png, png_chunk, png_header_only
 from training.data import read_mnist
 
 Pixels = NDArray[np.uint8]
@@ -170,9 +169,7 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
 def with_transparent_colour(image: Image.Image, grey: int) -> bytes:
     """A 16-bit PNG with the tRNS chunk that Pillow does not write for it."""
     body = encoded(image, "PNG")
-    chunk = b"tRNS" + struct.pack("!H", grey)
-    length, checksum = struct.pack("!I", 2), struct.pack("!I", zlib.crc32(chunk))
-    return body[:33] + length + chunk + checksum + body[33:]
+    return body[:33] + png_chunk(b"tRNS", struct.pack("!H", grey)) + body[33:]
 
 
 def test_every_format_and_mode_shows_the_same_digit(model: DigitModel, mnist_test: Mnist) -> None:

@@ -35,6 +35,18 @@ def ask(model: DigitModel, body: bytes, headers: dict[str, str] = PREDICTIONS) -
     return answer
 
 
+def ask_traced(
+    model: DigitModel, body: bytes, headers: dict[str, str] = PREDICTIONS
+) -> tuple[Answer, int]:
+    """The answer, and the most bytes that Python held for it at one time."""
+    tracemalloc.start()
+    try:
+        answer = ask(model, body, headers)
+        return answer, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 def infer(model: DigitModel, document: dict[str, Any]) -> Answer:
     return ask(model, orjson.dumps(document), KSERVE)
 
@@ -260,12 +272,7 @@ def test_bad_open_inference_requests(model: DigitModel, change: dict[str, Any]) 
 def test_texts_among_numbers_take_no_more_memory_than_they_came_in(model: DigitModel) -> None:
     """NumPy would make room for the longest of them as often as there are items: 4 GB."""
     body = orjson.dumps({"instances": [["A" * 10_000, *[""] * 100_000]]})
-    tracemalloc.start()
-    try:
-        answer = ask(model, body)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+    answer, peak = ask_traced(model, body)
     assert answer.status == 400
     assert peak < 20_000_000
 
@@ -282,13 +289,8 @@ def test_json_of_many_small_parts_is_not_even_parsed(
     model: DigitModel, before: bytes, part: bytes, after: bytes
 ) -> None:
     """32 MB of them take seconds and a gigabyte, and 32 kB once deflated."""
-    many = before + part * 500_000 + after
-    tracemalloc.start()
-    try:
-        answer = ask(model, zlib.compress(many), KSERVE | {"Content-Encoding": "deflate"})
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+    many = zlib.compress(before + part * 500_000 + after)
+    answer, peak = ask_traced(model, many, KSERVE | {"Content-Encoding": "deflate"})
     assert answer.status == 413
     assert peak < 12_000_000
 

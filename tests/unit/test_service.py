@@ -22,14 +22,13 @@ from handler.protocols import Headers, Request
 from handler.service import answer_batch
 from tests.images import b64, npy, png
 
+Mnist = tuple[NDArray[np.uint8], NDArray[np.int64]]
 EXPLAIN = Headers(url_path="", explain="True")
 PREDICT = Headers(url_path="", explain="False")
 
 
 def test_explanations_beyond_the_time_are_refused_as_busy(
-    model: DigitModel,
-    mnist_test: tuple[NDArray[np.uint8], NDArray[np.int64]],
-    monkeypatch: pytest.MonkeyPatch,
+    model: DigitModel, mnist_test: Mnist, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "EXPLAIN_SECONDS", -1)
     image = png(mnist_test[0][0])
@@ -51,9 +50,7 @@ def test_explanations_beyond_the_time_are_refused_as_busy(
 
 
 def test_large_images_beyond_the_time_are_refused_and_small_ones_are_not(
-    model: DigitModel,
-    mnist_test: tuple[NDArray[np.uint8], NDArray[np.int64]],
-    monkeypatch: pytest.MonkeyPatch,
+    model: DigitModel, mnist_test: Mnist, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And once the block is left, time does not count any more."""
     monkeypatch.setattr(deadline, "LARGE_SECONDS", -1)
@@ -68,9 +65,7 @@ def test_large_images_beyond_the_time_are_refused_and_small_ones_are_not(
 
 
 def test_nothing_but_mnists_own_form_is_decoded_once_all_time_is_up(
-    model: DigitModel,
-    mnist_test: tuple[NDArray[np.uint8], NDArray[np.int64]],
-    monkeypatch: pytest.MonkeyPatch,
+    model: DigitModel, mnist_test: Mnist, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deadline, "ALL_SECONDS", -1)
     digit = mnist_test[0][0]
@@ -80,9 +75,7 @@ def test_nothing_but_mnists_own_form_is_decoded_once_all_time_is_up(
 
 
 def test_numbers_have_no_more_time_than_files(
-    model: DigitModel,
-    mnist_test: tuple[NDArray[np.uint8], NDArray[np.int64]],
-    monkeypatch: pytest.MonkeyPatch,
+    model: DigitModel, mnist_test: Mnist, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What has MNIST's form needs none; JSON and compressed bodies are not even opened."""
     monkeypatch.setattr(deadline, "ALL_SECONDS", -1)
@@ -103,9 +96,7 @@ def test_numbers_have_no_more_time_than_files(
 
 
 def test_a_batch_holds_so_many_images_and_single_ones_all_the_same(
-    model: DigitModel,
-    mnist_test: tuple[NDArray[np.uint8], NDArray[np.int64]],
-    monkeypatch: pytest.MonkeyPatch,
+    model: DigitModel, mnist_test: Mnist, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "MOST_IMAGES", 5)
     images = mnist_test[0]
@@ -129,7 +120,7 @@ def little_memory() -> Iterator[None]:
 
 @pytest.mark.parametrize("form", ["PNG", "GIF", "TIFF", "WEBP"])
 def test_an_image_without_memory_for_it_is_not_the_clients_fault(
-    model: DigitModel, mnist_test: tuple[NDArray[np.uint8], NDArray[np.int64]], form: str
+    model: DigitModel, mnist_test: Mnist, form: str
 ) -> None:
     """Alone it is refused: not the batch, nor the instance beside it."""
     small = png(mnist_test[0][0])
@@ -152,9 +143,7 @@ def test_an_image_without_memory_for_it_is_not_the_clients_fault(
 
 
 def test_opencv_without_memory_is_not_the_clients_fault(
-    model: DigitModel,
-    mnist_test: tuple[NDArray[np.uint8], NDArray[np.int64]],
-    monkeypatch: pytest.MonkeyPatch,
+    model: DigitModel, mnist_test: Mnist, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error of OpenCV's own; any other one of its errors is a fault of the server."""
     large = png(np.kron(mnist_test[0][0], np.ones((9, 9), np.uint8)))
